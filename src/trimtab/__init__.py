@@ -6,20 +6,9 @@
 
 from trimtab import check
 from trimtab.core.context import log
-from trimtab.core.declare import (
-    Choice,
-    Float,
-    Int,
-    blue_green,
-    canary,
-    endpoint,
-    features,
-    model,
-    source,
-    sql,
-    table,
-    when,
-)
+from trimtab.core.declare import Choice, Float, Int, sql
+from trimtab.core.decorators import features, model, source, table
+from trimtab.core.live import blue_green, canary, endpoint, when
 from trimtab.data.point_in_time import point_in_time
 from trimtab.train.predictor import Predictor
 

@@ -17,6 +17,7 @@ from trimtab.core.digest import canonical
 from trimtab.core.errors import ProjectError, WrongUse
 from trimtab.core.metric import metric as metric_named
 from trimtab.core.nouns import Check
+from trimtab.core.place import caller
 
 TABLE_KINDS = frozenset(
     {"unique", "missing", "between", "one_of", "matches", "where", "row_count", "columns"}
@@ -29,23 +30,29 @@ Severity = Literal["fail", "warn"]
 
 def _make(kind: str, label: str, severity: Severity, **params: Any) -> Check:
     if severity not in ("fail", "warn"):
-        raise ProjectError(f"severity={severity!r} is unknown", where=kind, fix="'fail' or 'warn'")
+        raise ProjectError(f"severity={severity!r} is unknown", where=caller(), fix="'fail' or 'warn'")
     try:
         canonical(params)
     except WrongUse as error:
-        raise ProjectError(f"ck.{kind}: {error.message}", fix=error.fix) from error
+        raise ProjectError(where=caller(), message=f"ck.{kind}: {error.message}", fix=error.fix) from error
     return Check(name=f"{kind}({label})", kind=kind, params=params, severity=severity)
 
 
 def _share(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ProjectError(f"{name}={value!r} is not a share between 0 and 1", fix=f"such as {name}=0.01")
+        raise ProjectError(
+            where=caller(),
+            message=f"{name}={value!r} is not a share between 0 and 1",
+            fix=f"such as {name}=0.01",
+        )
     return float(value)
 
 
 def _columns(columns: tuple[str, ...], kind: str) -> list[str]:
     if not columns or not all(isinstance(column, str) for column in columns):
-        raise ProjectError(f"ck.{kind} takes column names", fix=f"such as ck.{kind}('id')")
+        raise ProjectError(
+            where=caller(), message=f"ck.{kind} takes column names", fix=f"such as ck.{kind}('id')"
+        )
     return list(columns)
 
 
@@ -84,7 +91,11 @@ def between(
 ) -> Check:
     """Check that values lie between ``low`` and ``high``, both included; missing values pass."""
     if low is None and high is None:
-        raise ProjectError("ck.between takes low, high or both", fix=f"ck.between({column!r}, 0, 100)")
+        raise ProjectError(
+            where=caller(),
+            message="ck.between takes low, high or both",
+            fix=f"ck.between({column!r}, 0, 100)",
+        )
     share = _share(at_most, "at_most")
     return _make(
         "between", f"{column}, {low}, {high}", severity, column=column, low=low, high=high, at_most=share
@@ -102,7 +113,9 @@ def matches(column: str, pattern: str, *, at_most: float = 0.0, severity: Severi
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ProjectError(f"ck.matches: {pattern!r} is no regular expression: {error}") from error
+        raise ProjectError(
+            where=caller(), message=f"ck.matches: {pattern!r} is no regular expression: {error}"
+        ) from error
     share = _share(at_most, "at_most")
     return _make("matches", f"{column}, {pattern}", severity, column=column, pattern=pattern, at_most=share)
 
@@ -146,7 +159,9 @@ def metric(
     """
     metric_named(name)
     if (above is None) == (below is None):
-        raise ProjectError("ck.metric takes above or below", fix=f"ck.metric({name!r}, above=0.7)")
+        raise ProjectError(
+            where=caller(), message="ck.metric takes above or below", fix=f"ck.metric({name!r}, above=0.7)"
+        )
     limit = f"above {above}" if above is not None else f"below {below}"
     return _make("metric", f"{name} {limit}", severity, metric=name, above=above, below=below, sure=sure)
 
@@ -251,7 +266,9 @@ def performance(
         batch: labelled rows that make one look.
     """
     if on not in ("brier", "error_rate", "log_loss"):
-        raise ProjectError(f"ck.performance cannot watch {on!r}", fix="brier, error_rate or log_loss")
+        raise ProjectError(
+            where=caller(), message=f"ck.performance cannot watch {on!r}", fix="brier, error_rate or log_loss"
+        )
     return _make(
         "performance",
         f"{endpoint} on {on}",
@@ -276,7 +293,9 @@ def _budget(value: str | float) -> str | float:
             good = False
         if not good:
             raise ProjectError(
-                f"false_alarms={value!r} is no budget", fix="such as '1/year', '2/month' or 0.05"
+                where=caller(),
+                message=f"false_alarms={value!r} is no budget",
+                fix="such as '1/year', '2/month' or 0.05",
             )
         return value
     return _share(value, "false_alarms")

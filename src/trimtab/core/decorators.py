@@ -1,0 +1,331 @@
+"""The decorators ``@tt.source``, ``@tt.table``, ``@tt.features`` and ``@tt.model``.
+
+A decorated function stays an ordinary callable. Parameters without a default are its inputs and are wired by
+name; parameters with a default are its params. Nothing is executed or imported here: the project worker
+collects what was declared and the pipeline checks how it hangs together.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from trimtab.core.clock import parse_duration
+from trimtab.core.declare import LAYERS, REGISTRY, Choice, Declaration, Float, Int
+from trimtab.core.digest import canonical
+from trimtab.core.errors import ProjectError, TrimtabError, WrongUse, closest
+from trimtab.core.nouns import Check, Data
+from trimtab.core.place import caller, place_of
+from trimtab.core.ref import check_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def source(fn: F, /) -> F: ...
+
+
+@overload
+def source(
+    *,
+    path: str | Sequence[str] | None = None,
+    format: Literal["auto", "csv", "parquet", "json", "jsonl"] = "auto",
+    time: str | None = None,
+    fresh: str | None = None,
+    null: Sequence[str] = ("",),
+    checks: Sequence[Check] = (),
+    owner: str = "",
+    layer: Literal["bronze"] = "bronze",
+) -> Callable[[F], F]: ...
+
+
+def source(
+    fn: F | None = None,
+    *,
+    path: str | Sequence[str] | None = None,
+    format: Literal["auto", "csv", "parquet", "json", "jsonl"] = "auto",
+    time: str | None = None,
+    fresh: str | None = None,
+    null: Sequence[str] = ("",),
+    checks: Sequence[Check] = (),
+    owner: str = "",
+    layer: Literal["bronze"] = "bronze",
+) -> Any:
+    """Declare where rows come from; each run appends what is new to a bronze table, as received.
+
+    Args:
+        fn: the function; with ``path`` it may take one file's path and return that file's rows
+            (a body of ``...`` reads the file by its format), without ``path`` it returns all rows.
+        path: a glob below the project folder, or several; each file is one batch.
+        format: how to read a file; ``auto`` goes by the ending (also ``.gz`` and ``.zip`` of one file).
+        time: the column that holds each row's event time; freshness is counted from its newest value.
+        fresh: how old the newest row may be before a model refuses the input, such as ``2d``.
+        null: CSV texts that mean "no value".
+        checks: what must hold before a version is published.
+        owner: who answers for it.
+        layer: always bronze.
+    """
+    paths = [path] if isinstance(path, str) else list(path or ())
+    spec = {"path": paths, "format": format, "null": list(null), "time": time, "fresh": fresh}
+    decorate = _decorator("source", {**spec, "owner": owner, "layer": layer}, checks)
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def table(fn: F, /) -> F: ...
+
+
+@overload
+def table(
+    *,
+    layer: Literal["bronze", "silver", "gold"] = "silver",
+    key: str | Sequence[str] | None = None,
+    time: str | None = None,
+    fresh: str | None = None,
+    checks: Sequence[Check] = (),
+    bar: float = 0.0,
+    owner: str = "",
+) -> Callable[[F], F]: ...
+
+
+def table(
+    fn: F | None = None,
+    *,
+    layer: Literal["bronze", "silver", "gold"] = "silver",
+    key: str | Sequence[str] | None = None,
+    time: str | None = None,
+    fresh: str | None = None,
+    checks: Sequence[Check] = (),
+    bar: float = 0.0,
+    owner: str = "",
+) -> Any:
+    """Declare a table: frames in by parameter names, a frame (or ``tt.sql`` text) out.
+
+    Args:
+        fn: the function; it returns a Polars, pandas, Arrow or DuckDB frame, or ``tt.sql(...)``.
+        layer: ``bronze``, ``silver`` or ``gold``.
+        key: the column or columns that name a row; quarantined rows are told by it.
+        time: the column that holds each row's event time.
+        fresh: how old the newest row may be before a model refuses the input, such as ``2d``.
+        checks: what must hold before a version is published; failing rows go to ``NAME.quarantine``.
+        bar: the quality score (0 to 1) that is aimed at; the distance to it is kept for each version.
+        owner: who answers for it.
+    """
+    keys = [key] if isinstance(key, str) else list(key or ())
+    spec = {"layer": layer, "key": keys, "time": time, "fresh": fresh, "bar": bar, "owner": owner}
+    decorate = _decorator("table", spec, checks)
+    return decorate if fn is None else decorate(fn)
+
+
+def features(
+    *,
+    entity: str | Sequence[str],
+    time: str,
+    fresh: str | None = None,
+    checks: Sequence[Check] = (),
+    owner: str = "",
+) -> Callable[[F], F]:
+    """Declare a feature set: values of an entity that become known at a time.
+
+    The function returns one row for each entity and time.
+
+    Args:
+        entity: the column or columns that name the entity.
+        time: the column that says from when the values are known.
+        fresh: how old the newest row may be before a model refuses the input.
+        checks: what must hold before a version is published.
+        owner: who answers for it.
+    """
+    entities = [entity] if isinstance(entity, str) else list(entity)
+    spec = {"entity": entities, "key": [*entities, time], "time": time, "fresh": fresh, "layer": "gold"}
+    return _decorator("features", {**spec, "owner": owner}, checks)
+
+
+def model(
+    *,
+    label: str,
+    data: str | None = None,
+    time: str | None = None,
+    holdout: str | float = 0.2,
+    features: Sequence[str] | None = None,
+    task: Literal["auto", "binary", "multiclass", "regression"] = "auto",
+    unseen: Literal["refuse", "accept"] = "refuse",
+    gate: Sequence[Check] = (),
+    refit: bool = False,
+    seed: int = 0,
+    group: str | None = None,
+    search: Mapping[str, Int | Float | Choice] | None = None,
+    trials: int = 0,
+    owner: str = "",
+) -> Callable[[F], F]:
+    """Declare a model: a function of tables that returns a fitted estimator or a ``tt.Predictor``.
+
+    The function never sees the rows that its gate is judged on: the rows of the labelled input are split by
+    time, the newest ``holdout`` of them are kept back, and champion and challenger are compared on rows newer
+    than every row that either was trained on.
+
+    Args:
+        label: the column to predict.
+        data: the input that holds the label; by default the first input that has such a column.
+        time: the column to split by; by default the time column of that input.
+        holdout: a length such as ``14d``, or a share of the rows (0 to 1).
+        features: the columns that a request must bring; by default the columns that the estimator was
+            fitted on, else all columns of the labelled input but label, key, time and batch columns.
+        task: what kind of label it is; ``auto`` looks at the column.
+        unseen: what a request with a category that training never saw gets: an error that names it
+            (``refuse``), or an answer with a warning (``accept``).
+        gate: checks that a candidate must pass to be published.
+        refit: after a passed gate, fit once more with the same params on all rows; recorded as a refit.
+        seed: seeds Python's and numpy's global generators before the function runs; recorded.
+        group: a column (such as a day) whose rows belong together; intervals then resample groups.
+        search: params to search (a later release; refused when it is used now).
+        trials: how many candidates to try.
+        owner: who answers for it.
+    """
+    if search or trials:
+        raise ProjectError(
+            "search= and trials= are not available in this release",
+            where=caller(),
+            fix="remove them; give the params their values as defaults or with `trimtab run --param`",
+        )
+    spec = {"label": label, "data": data, "time": time, "holdout": holdout, "refit": refit, "seed": seed}
+    more = {"features": list(features) if features is not None else None, "task": task, "group": group}
+    return _decorator("model", {**spec, **more, "unseen": unseen, "owner": owner}, gate)
+
+
+def _decorator(kind: str, spec: Data, checks: Sequence[Check]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        where = place_of(function)
+        if not callable(function) or not hasattr(function, "__code__"):
+            raise ProjectError(f"@tt.{kind} decorates functions, not {function!r}", where=where)
+        _check_options(kind, spec, checks, where)
+        inputs, frames, params = _signature(kind, function, where)
+        code = function.__code__
+        made = Declaration(
+            name=check_name(function.__name__, where=where),
+            kind=kind,
+            module=function.__module__,
+            qualname=function.__qualname__,
+            file=code.co_filename,
+            line=code.co_firstlineno,
+            inputs=inputs,
+            frames=frames,
+            params=params,
+            spec=spec,
+            checks=tuple(checks),
+            doc=inspect.getdoc(function) or "",
+        )
+        REGISTRY.add(made)
+        function.__trimtab__ = made  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+_TEXT = ("time", "fresh", "owner", "label", "data", "group", "task", "format")
+
+
+def _check_options(kind: str, spec: Data, checks: Sequence[Check], where: str) -> None:
+    layer = spec.get("layer")
+    if layer is not None and layer not in LAYERS:
+        raise ProjectError(
+            f"layer {layer!r} is not a layer{closest(str(layer), LAYERS)}",
+            where=where,
+            fix=f"one of {LAYERS}",
+        )
+    for name in _TEXT:
+        value = spec.get(name)
+        if value is not None and not isinstance(value, str):
+            raise ProjectError(
+                f"{name}= takes text, not {type(value).__name__}", where=where, fix=f"{name}='...'"
+            )
+    for name in ("key", "entity", "path", "null", "features"):
+        for item in spec.get(name) or ():
+            if not isinstance(item, str):
+                raise ProjectError(f"{name}= takes text, not {type(item).__name__}", where=where)
+    for check in checks:
+        if not isinstance(check, Check):
+            raise ProjectError(
+                f"a check is missing its arguments or is no check: {check!r}",
+                where=where,
+                fix="such as ck.unique('id') or ck.missing('amount', at_most=0.01)",
+            )
+    try:
+        if spec.get("fresh") is not None:
+            parse_duration(spec["fresh"])
+        _check_model(kind, spec)
+        canonical(spec)
+    except TrimtabError as error:
+        raise ProjectError(error.message, where=where, fix=error.fix) from error
+
+
+def _check_model(kind: str, spec: Data) -> None:
+    if kind != "model":
+        return
+    holdout = spec["holdout"]
+    if isinstance(holdout, str):
+        parse_duration(holdout)
+    elif isinstance(holdout, bool) or not isinstance(holdout, int | float) or not 0 < holdout < 1:
+        raise WrongUse(f"holdout={holdout!r} is neither a length nor a share", fix="such as '14d' or 0.2")
+    if spec["task"] not in ("auto", "binary", "multiclass", "regression"):
+        raise WrongUse(f"task={spec['task']!r} is unknown", fix="binary, multiclass, regression or auto")
+    if spec["unseen"] not in ("refuse", "accept"):
+        raise WrongUse(f"unseen={spec['unseen']!r} is unknown", fix="'refuse' or 'accept'")
+
+
+def _signature(
+    kind: str, function: Callable[..., Any], where: str
+) -> tuple[tuple[str, ...], dict[str, str], Data]:
+    inputs: list[str] = []
+    frames: dict[str, str] = {}
+    params: Data = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ProjectError(
+                f"parameter {parameter} of {function.__name__} cannot be wired by name",
+                where=where,
+                fix="use plain named parameters",
+            )
+        if parameter.default is parameter.empty:
+            inputs.append(parameter.name)
+            frames[parameter.name] = _annotation(parameter.annotation)
+            continue
+        _check_param(parameter, where)
+        params[parameter.name] = parameter.default
+    if kind == "source":
+        inputs, frames = [], {}
+    return tuple(inputs), frames, params
+
+
+_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def _check_param(parameter: inspect.Parameter, where: str) -> None:
+    try:
+        canonical(parameter.default)
+    except WrongUse as error:
+        raise ProjectError(
+            f"param {parameter.name}={parameter.default!r} cannot be recorded: {error.message}",
+            where=where,
+            fix=error.fix,
+        ) from error
+    wanted = _SCALARS.get(_annotation(parameter.annotation))
+    value = parameter.default
+    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+        raise ProjectError(
+            f"param {parameter.name} is annotated {_annotation(parameter.annotation)} "
+            f"and its default is {value!r}",
+            where=where,
+            fix="make the default and the annotation agree",
+        )
+
+
+def _annotation(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    if isinstance(annotation, str):
+        return annotation
+    module = getattr(annotation, "__module__", "")
+    name = getattr(annotation, "__qualname__", str(annotation))
+    return name if module == "builtins" else f"{module}.{name}"
