@@ -1,1 +1,1 @@
-"""The room `deliver`."""
+"""Packages, CI workflows and manifests: exports of the same declarations."""

@@ -144,7 +144,8 @@ def _mark(plot: _Plot, mark: Mark) -> str:
     x = plot.x(min(max(mark.at, 0.0), max(plot.count - 1, 0)))
     return (
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + 18}" y2="{HEIGHT - BOTTOM}" '
-        f'stroke="{escape(mark.color)}" stroke-width="1.5" stroke-dasharray="2 3"><title>{escape(mark.text)}</title></line>'
+        f'stroke="{escape(mark.color)}" stroke-width="1.5" stroke-dasharray="2 3">'
+        f"<title>{escape(mark.text)}</title></line>"
         f'<circle cx="{x:.1f}" cy="{TOP + 18}" r="4" fill="{escape(mark.color)}">'
         f"<title>{escape(mark.text)}</title></circle>"
     )
