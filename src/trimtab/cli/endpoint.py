@@ -1,0 +1,63 @@
+"""``trimtab apply`` and ``trimtab rollback``: what is live."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.app import open_app
+from trimtab.cli.output import Dir, Env, Json, emit, table
+from trimtab.serve.apply import apply_live, roll_back
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+
+    @app.command("apply")
+    def apply(
+        override: Annotated[
+            str, typer.Option("--override", metavar="REASON", help="Deploy without a passed gate; recorded.")
+        ] = "",
+        wait: Annotated[
+            bool, typer.Option(help="Wait until new deployments are ready, when `trimtab up` runs.")
+        ] = True,
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Make what is live equal what is declared: endpoints, deployments, automations."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = apply_live(
+                opened.store,
+                opened.manifest(),
+                opened.project.live(env),
+                override=override,
+                wait=wait,
+                say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+            )
+        emit(answer, as_json, lambda: _show(answer))
+        return 0
+
+    @app.command("rollback")
+    def rollback(
+        name: Annotated[str, typer.Argument(metavar="ENDPOINT")],
+        reason: Annotated[str, typer.Option(help="Why, for the records.")] = "by hand",
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Return all traffic of an endpoint to its former deployment."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = roll_back(opened.store, name, reason=reason)
+        emit(answer, as_json, lambda: print(answer["message"]))
+        return 0
+
+
+def _show(answer: dict[str, Any]) -> None:
+    rows = [(stage["id"], stage["action"], stage["reason"]) for stage in answer["stages"]]
+    table(("live", "action", "what"), rows)
+    for note in answer.get("notes", []):
+        print(note)

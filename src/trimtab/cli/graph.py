@@ -1,0 +1,96 @@
+"""``trimtab why``, ``lineage``, ``show``: what the records say about one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimtab.app import open_app
+from trimtab.cli.output import Dir, Env, Json, console, emit, table
+from trimtab.pipeline.explain import lineage as lineage_of
+from trimtab.pipeline.explain import show as show_of
+from trimtab.pipeline.explain import why as why_of
+
+Reference = Annotated[
+    str, typer.Argument(metavar="REF", help="name, name@alias, name:3, an id, or a prediction id.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+
+    @app.command("why")
+    def why(ref: Reference, as_json: Json = False, env: Env = "dev", store: Dir = None) -> int:
+        """Explain why a step ran or was reused: which field of its key differs."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = why_of(opened.store, ref)
+        emit(answer, as_json, lambda: _tree(answer))
+        return 0
+
+    @app.command("lineage")
+    def lineage(ref: Reference, as_json: Json = False, env: Env = "dev", store: Dir = None) -> int:
+        """Print what something was made from and what was made from it, down to the source rows' versions."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = lineage_of(opened.store, ref)
+        emit(answer, as_json, lambda: _lineage(answer))
+        return 0
+
+    @app.command("show")
+    def show(ref: Reference, as_json: Json = False, env: Env = "dev", store: Dir = None) -> int:
+        """Show one asset, version, run, endpoint or verdict with all that is recorded about it."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = show_of(opened.store, ref)
+        emit(answer, as_json, lambda: _tree(answer))
+        return 0
+
+
+def _lineage(answer: Mapping[str, Any]) -> None:
+    subject = answer["subject"]
+    print(f"{subject.get('kind', '')} {subject.get('version') or subject.get('id')}")
+    for title, key, arrow in (("made from", "upstream", "<-"), ("went into", "downstream", "->")):
+        items: Sequence[Mapping[str, Any]] = answer[key]
+        print(f"\n{title}:" if items else f"\n{title}: nothing")
+        for item in items:
+            role = f" as {item['role']}" if item.get("role") else ""
+            print(f"{'  ' * int(item.get('depth', 1))}{arrow} {item['kind']} {item['version']}{role}")
+
+
+def _tree(data: Any, depth: int = 0) -> None:
+    out = console() if depth == 0 else None
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if _is_rows(value):
+                columns = list(value[0])
+                table(columns, [[_short(row.get(name)) for name in columns] for row in value], title=str(key))
+            elif isinstance(value, Mapping | list) and value:
+                print(f"{'  ' * depth}{key}:")
+                _tree(value, depth + 1)
+            else:
+                print(f"{'  ' * depth}{key}: {_short(value)}")
+    elif isinstance(data, list):
+        for value in data:
+            if isinstance(value, Mapping | list):
+                _tree(value, depth + 1)
+            else:
+                print(f"{'  ' * depth}- {_short(value)}")
+    elif out is not None:
+        print(data)
+
+
+def _is_rows(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, Mapping) and row.keys() == value[0].keys() for row in value)
+        and len(value[0]) <= 8
+    )
+
+
+def _short(value: Any, limit: int = 100) -> Any:
+    """Return a value for a terminal: long text is shortened here and whole in ``--json``."""
+    if isinstance(value, str) and len(value) > limit:
+        return value[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return value

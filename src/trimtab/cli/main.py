@@ -1,0 +1,40 @@
+"""The command line's front door: commands, and what errors look like to a shell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from trimtab.cli import asset, endpoint, graph, init, run, server, sql
+from trimtab.cli.output import fail
+
+app = typer.Typer(
+    name="trimtab",
+    help="Operates AI workloads end to end: data, models, endpoints, monitoring and retraining.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for room in (init, run, endpoint, asset, graph, sql, server):
+    room.register(app)
+
+
+@app.callback()
+def root() -> None:
+    """Trimtab operates AI workloads end to end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=words, standalone_mode=False, prog_name="trimtab")
+    except Exception as error:
+        code = fail(error, as_json="--json" in words)
+    except KeyboardInterrupt:
+        code = fail(None, as_json="--json" in words)
+    sys.exit(code if isinstance(code, int) else 0)

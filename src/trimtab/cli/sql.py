@@ -1,0 +1,30 @@
+"""``trimtab sql``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimtab.app import open_app
+from trimtab.cli.output import Dir, Env, Json, emit, table
+from trimtab.data.sql import query
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+
+    @app.command("sql")
+    def sql(
+        text: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL; reading only.")],
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Query tables, quarantine (NAME.quarantine), calls, labels (ENDPOINT.calls) and records."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = query(opened.store, text)
+        rows = answer["rows"]
+        emit(answer, as_json, lambda: table(answer["columns"], rows))
+        return 0
