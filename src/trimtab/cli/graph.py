@@ -10,6 +10,7 @@ import typer
 
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, console, emit, table
+from trimtab.pipeline.compare import compare
 from trimtab.pipeline.explain import lineage as lineage_of
 from trimtab.pipeline.explain import show as show_of
 from trimtab.pipeline.explain import why as why_of
@@ -45,6 +46,35 @@ def register(app: typer.Typer) -> None:
             answer = show_of(opened.store, ref)
         emit(answer, as_json, lambda: _tree(answer))
         return 0
+
+    @app.command("diff")
+    def diff(
+        left: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a version that it made.")],
+        right: Annotated[str, typer.Argument(metavar="RUN")],
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Compare two runs: code, data, params, runtime, metrics and outputs."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = compare(opened.store.ledger, left, right)
+        emit(answer, as_json, lambda: _differences(answer))
+        return 0
+
+
+def _differences(answer: Mapping[str, Any]) -> None:
+    left, right = answer["left"], answer["right"]
+    rows = [
+        (f"{part}.{name}", _short(pair[0], 60), _short(pair[1], 60))
+        for part in ("code", "data", "params", "runtime", "metrics", "outputs")
+        for name, pair in answer[part].items()
+    ]
+    if rows:
+        table(
+            ("what", f"{left['name']} {left['started_at']}", f"{right['name']} {right['started_at']}"), rows
+        )
+    else:
+        print("the two runs do not differ")
 
 
 def _lineage(answer: Mapping[str, Any]) -> None:
