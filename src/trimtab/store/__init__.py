@@ -1,1 +1,1 @@
-"""The room `store`."""
+"""Where things are kept: the ledger of facts, blobs, tables and logs, and the clock."""

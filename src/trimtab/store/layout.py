@@ -1,0 +1,53 @@
+"""Where things lie in a store's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from trimtab.core.errors import Unavailable
+
+_FOLDERS = ("blobs", "tables", "intake", "routes", "run", "logs", "snapshots", "cache")
+
+
+class Home:
+    """The folder of a store; opening makes what is missing, for the owner's eyes only.
+
+    Attributes:
+        root: the folder.
+        ledger, blobs, tables, intake, routes, run, logs, snapshots, cache, token: paths below it.
+        sockets: a short folder elsewhere, because a unix socket's path must be short.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in _FOLDERS:
+            (self.root / name).mkdir(exist_ok=True, mode=0o700)
+        self.ledger = self.root / "ledger.db"
+        self.blobs = self.root / "blobs"
+        self.tables = self.root / "tables"
+        self.intake = self.root / "intake"
+        self.routes = self.root / "routes"
+        self.run = self.root / "run"
+        self.logs = self.root / "logs"
+        self.snapshots = self.root / "snapshots"
+        self.cache = self.root / "cache"
+        self.token = self.root / "token"
+
+    @property
+    def sockets(self) -> Path:
+        """The short folder for unix sockets, made on first use.
+
+        Raises:
+            Unavailable: the folder is there and belongs to somebody else.
+        """
+        mark = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        path = Path(tempfile.gettempdir()) / f"trimtab-{os.getuid()}-{mark}"
+        path.mkdir(exist_ok=True, mode=0o700)
+        stat = path.lstat()
+        if stat.st_uid != os.getuid() or stat.st_mode & 0o077:
+            raise Unavailable(f"{path} belongs to somebody else or is open to others", fix="remove it")
+        return path

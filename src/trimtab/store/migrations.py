@@ -1,0 +1,105 @@
+"""Numbered, append-only migrations; each runs once, in order, under the writer's lock."""
+
+from __future__ import annotations
+
+import apsw
+
+from trimtab.core.errors import Fault
+
+_SCOPE = "workspace TEXT NOT NULL, environment TEXT NOT NULL"
+
+_FIRST = f"""
+CREATE TABLE workspace (name TEXT PRIMARY KEY, created_at INTEGER NOT NULL) STRICT;
+CREATE TABLE environment (workspace TEXT NOT NULL, name TEXT NOT NULL, spec BLOB NOT NULL, PRIMARY KEY (workspace, name)) STRICT;
+CREATE TABLE asset (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, kind TEXT NOT NULL, spec BLOB NOT NULL,
+  created_at INTEGER NOT NULL, UNIQUE (workspace, name)) STRICT;
+CREATE TABLE run (id TEXT PRIMARY KEY, {_SCOPE}, kind TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+  started_at INTEGER NOT NULL, ended_at INTEGER, actor TEXT NOT NULL, parent_id TEXT NOT NULL, attempt INTEGER NOT NULL,
+  key TEXT NOT NULL, seed INTEGER NOT NULL, data BLOB NOT NULL, holder TEXT NOT NULL DEFAULT '', beat INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE INDEX run_name ON run (workspace, name, id);
+CREATE INDEX run_kind ON run (workspace, kind, id);
+CREATE INDEX run_state ON run (state, id);
+CREATE INDEX run_parent ON run (parent_id) WHERE parent_id <> '';
+CREATE TABLE version (id TEXT PRIMARY KEY, {_SCOPE}, asset_id TEXT NOT NULL REFERENCES asset (id), number INTEGER NOT NULL,
+  digest TEXT NOT NULL, run_id TEXT NOT NULL, state TEXT NOT NULL, location BLOB NOT NULL, meta BLOB NOT NULL,
+  created_at INTEGER NOT NULL, UNIQUE (asset_id, number)) STRICT;
+CREATE INDEX version_state ON version (asset_id, environment, state, number);
+CREATE INDEX version_digest ON version (digest);
+CREATE TABLE alias (workspace TEXT NOT NULL, environment TEXT NOT NULL, asset_id TEXT NOT NULL REFERENCES asset (id),
+  name TEXT NOT NULL, version_id TEXT NOT NULL REFERENCES version (id), epoch INTEGER NOT NULL,
+  PRIMARY KEY (environment, asset_id, name)) STRICT;
+CREATE TABLE metric (run_id TEXT NOT NULL REFERENCES run (id), {_SCOPE}, name TEXT NOT NULL, step INTEGER NOT NULL,
+  at INTEGER NOT NULL, value REAL, kind TEXT NOT NULL) STRICT;
+CREATE INDEX metric_run ON metric (run_id, name, step);
+CREATE INDEX metric_name ON metric (name, value);
+CREATE TABLE used (run_id TEXT NOT NULL REFERENCES run (id), version_id TEXT NOT NULL REFERENCES version (id), {_SCOPE},
+  role TEXT NOT NULL, PRIMARY KEY (run_id, version_id, role)) STRICT;
+CREATE INDEX used_version ON used (version_id);
+CREATE TABLE made (run_id TEXT NOT NULL REFERENCES run (id), version_id TEXT NOT NULL REFERENCES version (id), {_SCOPE},
+  PRIMARY KEY (run_id, version_id)) STRICT;
+CREATE INDEX made_version ON made (version_id);
+CREATE TABLE cache (key TEXT NOT NULL, {_SCOPE}, asset TEXT NOT NULL, fields BLOB NOT NULL, run_id TEXT NOT NULL,
+  versions BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (workspace, environment, key)) STRICT;
+CREATE INDEX cache_asset ON cache (workspace, environment, asset, at);
+CREATE TABLE verdict (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, kind TEXT NOT NULL, status TEXT NOT NULL,
+  subject TEXT NOT NULL, run_id TEXT NOT NULL, evidence BLOB NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
+CREATE INDEX verdict_subject ON verdict (subject, id);
+CREATE INDEX verdict_run ON verdict (run_id);
+CREATE TABLE state ({_SCOPE}, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (workspace, environment, key)) STRICT;
+CREATE TABLE endpoint (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, spec BLOB NOT NULL, traffic BLOB NOT NULL,
+  epoch INTEGER NOT NULL, created_at INTEGER NOT NULL, UNIQUE (workspace, environment, name)) STRICT;
+CREATE TABLE deployment (id TEXT PRIMARY KEY, {_SCOPE}, endpoint_id TEXT NOT NULL REFERENCES endpoint (id),
+  number INTEGER NOT NULL, version_id TEXT NOT NULL REFERENCES version (id), runtime BLOB NOT NULL, desired TEXT NOT NULL,
+  state TEXT NOT NULL, reason TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (endpoint_id, number)) STRICT;
+CREATE TABLE rollout (id TEXT PRIMARY KEY, {_SCOPE}, endpoint_id TEXT NOT NULL REFERENCES endpoint (id), run_id TEXT NOT NULL,
+  state TEXT NOT NULL, stable_id TEXT NOT NULL, candidate_id TEXT NOT NULL, data BLOB NOT NULL, updated_at INTEGER NOT NULL) STRICT;
+CREATE INDEX rollout_endpoint ON rollout (endpoint_id, id);
+CREATE TABLE automation (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, spec BLOB NOT NULL, enabled INTEGER NOT NULL,
+  created_at INTEGER NOT NULL, UNIQUE (workspace, environment, name)) STRICT;
+CREATE TABLE firing (id TEXT PRIMARY KEY, {_SCOPE}, automation_id TEXT NOT NULL REFERENCES automation (id), key TEXT NOT NULL,
+  state TEXT NOT NULL, at INTEGER NOT NULL, data BLOB NOT NULL, run_id TEXT NOT NULL, UNIQUE (automation_id, key)) STRICT;
+CREATE TABLE alarm (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, endpoint_id TEXT NOT NULL, at INTEGER NOT NULL,
+  data BLOB NOT NULL, resolved_at INTEGER) STRICT;
+CREATE INDEX alarm_endpoint ON alarm (endpoint_id, at);
+CREATE TABLE "case" (id TEXT PRIMARY KEY, {_SCOPE}, kind TEXT NOT NULL, title TEXT NOT NULL, state TEXT NOT NULL,
+  opened_at INTEGER NOT NULL, subject TEXT NOT NULL, owner TEXT NOT NULL, closed_by TEXT NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE TABLE call (prediction_id TEXT PRIMARY KEY, {_SCOPE}, request_id TEXT NOT NULL, row INTEGER NOT NULL,
+  endpoint_id TEXT NOT NULL, deployment_id TEXT NOT NULL, version_id TEXT NOT NULL, at INTEGER NOT NULL, candidate INTEGER NOT NULL,
+  weight REAL NOT NULL, candidate_weight REAL NOT NULL, status INTEGER NOT NULL, latency_us INTEGER NOT NULL,
+  prediction BLOB, score REAL) STRICT, WITHOUT ROWID;
+CREATE INDEX call_time ON call (endpoint_id, at);
+CREATE TABLE label (prediction_id TEXT PRIMARY KEY, {_SCOPE}, endpoint_id TEXT NOT NULL, label BLOB NOT NULL, at INTEGER NOT NULL,
+  arrived_at INTEGER NOT NULL, corrections INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+CREATE INDEX label_arrival ON label (endpoint_id, arrived_at);
+CREATE TABLE tail ({_SCOPE}, stream TEXT NOT NULL, segment INTEGER NOT NULL, byte INTEGER NOT NULL,
+  PRIMARY KEY (workspace, environment, stream)) STRICT;
+CREATE TABLE "grant" (digest TEXT NOT NULL, {_SCOPE}, format TEXT NOT NULL, run_id TEXT NOT NULL, by TEXT NOT NULL,
+  at INTEGER NOT NULL, PRIMARY KEY (workspace, digest)) STRICT;
+CREATE TABLE pin (version_id TEXT NOT NULL REFERENCES version (id), {_SCOPE}, reason TEXT NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY (version_id, reason)) STRICT;
+CREATE TABLE lease (name TEXT PRIMARY KEY, {_SCOPE}, holder TEXT NOT NULL, epoch INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;
+CREATE TABLE idempotency ({_SCOPE}, key TEXT NOT NULL, answer BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (workspace, key)) STRICT;
+CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, {_SCOPE}, at INTEGER NOT NULL, leaf BLOB NOT NULL, sha256 TEXT NOT NULL,
+  sequence INTEGER) STRICT;
+CREATE TABLE clock ({_SCOPE}, mode TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (workspace, environment)) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the schema up to date; the caller holds the writer's lock.
+
+    Raises:
+        Fault: the ledger was written by a newer release.
+    """
+    have = int(connection.pragma("user_version"))
+    if have > len(MIGRATIONS):
+        raise Fault(
+            f"the ledger has schema {have} and this release knows {len(MIGRATIONS)}",
+            fix="use the release that wrote it, or a newer one",
+        )
+    for number, text in enumerate(MIGRATIONS[have:], start=have + 1):
+        with connection:
+            connection.execute(text)
+            connection.pragma("user_version", number)
