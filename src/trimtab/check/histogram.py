@@ -1,7 +1,7 @@
 """Histograms anchored on a reference: bins are cut once, where the reference has its mass, and then counted.
 
 A batch of a feature becomes one short list of counts; lists add up, so batches, workers and hours merge
-exactly. Alarms (``check.drift``) and the distances that are shown both need nothing but these counts. The
+exactly. Alarms (``check.shift``) and the distances that are shown both need nothing but these counts. The
 distances are for people: their size depends on the number of rows, and no threshold on them bounds false
 alarms.
 
@@ -14,7 +14,7 @@ itself the mid-rank is exactly 1/2 whatever the ties, and its mean over a batch 
 Values outside the reference's range have bins of their own, which are empty in the reference; missing values
 are counted apart and have no rank. Categories are ordered by their frequency in a fifth of the reference
 rows, and only the other rows are counted: an order chosen from the counted rows themselves would make the
-sampling bounds of ``check.drift`` wrong.
+sampling bounds of ``check.shift`` wrong.
 
 Counting is standard library only; building a reference uses numpy.
 """
