@@ -107,15 +107,16 @@ def list_assets(reader: Reader, kind: str = "") -> list[Asset]:
 
 
 _VERSION = (
-    "SELECT v.id, v.asset_id, a.name, a.kind, v.number, v.digest, v.run_id, v.state, v.location, v.meta, v.created_at,"
-    " v.environment FROM version v JOIN asset a ON a.id = v.asset_id"
+    "SELECT v.id, v.asset_id, a.name, a.kind, v.number, v.digest, v.run_id, v.state, v.location,"
+    " v.meta, v.created_at, v.environment FROM version v JOIN asset a ON a.id = v.asset_id"
 )
 
 
 def _version(row: tuple[Any, ...]) -> Version:
     return Version(
         id=row[0], asset_id=row[1], asset=row[2], kind=row[3], number=row[4], digest=row[5], run_id=row[6],
-        state=row[7], location=unpack(row[8]), meta=unpack(row[9]), created_at=from_micros(row[10]), environment=row[11],
+        state=row[7], location=unpack(row[8]), meta=unpack(row[9]),
+        created_at=from_micros(row[10]), environment=row[11],
     )  # fmt: skip
 
 
@@ -281,8 +282,8 @@ def start_run(tx: Tx, run: Run) -> None:
     """Insert a run; one that is over already (a recorded act) comes with its end."""
     data = {name: getattr(run, name) for name in _RUN_DATA}
     tx.execute(
-        "INSERT INTO run(id, workspace, environment, kind, name, state, started_at, ended_at, actor, parent_id, attempt,"
-        " key, seed, data) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO run(id, workspace, environment, kind, name, state, started_at, ended_at, actor, parent_id,"
+        " attempt, key, seed, data) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (run.id, tx.workspace, tx.environment, run.kind, run.name, run.state, to_micros(run.started_at),
          None if run.ended_at is None else to_micros(run.ended_at), run.actor, run.parent_id, run.attempt, run.key,
          run.seed, pack(data)),
@@ -362,7 +363,8 @@ def add_made(tx: Tx, run_id: str, version_ids: Iterable[str]) -> None:
 
 def used_by(reader: Reader, run_id: str) -> list[tuple[Version, str]]:
     """Return what a run used, each with its role."""
-    sql = f"{_VERSION.replace(' FROM version v', ', u.role FROM used u JOIN version v ON v.id = u.version_id')} WHERE u.run_id=? ORDER BY u.role"
+    joined = _VERSION.replace(" FROM version v", ", u.role FROM used u JOIN version v ON v.id = u.version_id")
+    sql = f"{joined} WHERE u.run_id=? ORDER BY u.role"
     return [(_version(row[:-1]), row[-1]) for row in reader.query(sql, (run_id,))]
 
 
