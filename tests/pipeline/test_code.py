@@ -68,7 +68,7 @@ def unrelated_helper(row):
 """
 
 
-def parts(folder: Path, name: str, *, module: str = "steps", **files: str) -> dict[str, str]:
+def _parts(folder: Path, name: str, *, module: str = "steps", **files: str) -> dict[str, str]:
     sources = {"steps": STEP, "helpers": HELPERS, **files}
     for path, text in sources.items():
         target = folder / f"{path.replace('_in_', '/').replace('package', '__init__')}.py"
@@ -79,7 +79,7 @@ def parts(folder: Path, name: str, *, module: str = "steps", **files: str) -> di
 
 def test_follows_functions_and_constants(tmp_path: Path) -> None:
     """A step's code is itself and all that it names, through imports, with what changes it."""
-    found = parts(tmp_path, "flights")
+    found = _parts(tmp_path, "flights")
     assert {key for key in found if "<" not in key} == {
         "steps.flights",
         "steps.LIMIT",
@@ -92,7 +92,7 @@ def test_follows_functions_and_constants(tmp_path: Path) -> None:
 
 def test_follows_classes(tmp_path: Path) -> None:
     """A class counts with all its methods, and a module's attribute like a name."""
-    assert set(parts(tmp_path, "by_tool")) == {
+    assert set(_parts(tmp_path, "by_tool")) == {
         "steps.by_tool",
         "steps.Tool",
         "helpers.deep",
@@ -102,12 +102,12 @@ def test_follows_classes(tmp_path: Path) -> None:
 
 def test_bare_module_counts_whole(tmp_path: Path) -> None:
     """Where a module is used as a value, all of it counts."""
-    assert "helpers.unrelated_helper" in parts(tmp_path, "by_name")
+    assert "helpers.unrelated_helper" in _parts(tmp_path, "by_name")
 
 
 def test_local_names_are_not_module_names(tmp_path: Path) -> None:
     """A parameter or local variable that is called like a function of the module is not that function."""
-    assert set(parts(tmp_path, "shadowed")) == {"steps.shadowed"}
+    assert set(_parts(tmp_path, "shadowed")) == {"steps.shadowed"}
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_local_names_are_not_module_names(tmp_path: Path) -> None:
 )
 def test_what_does_not_count(tmp_path: Path, old: str, new: str) -> None:
     """Comments, formatting, docstrings and unrelated functions do not change a step's code."""
-    before = parts(tmp_path, "flights")
+    before = _parts(tmp_path, "flights")
     assert HELPERS.replace(old, new) != HELPERS
-    assert parts(tmp_path, "flights", helpers=HELPERS.replace(old, new)) == before
+    assert _parts(tmp_path, "flights", helpers=HELPERS.replace(old, new)) == before
 
 
 def test_decorator_options_do_not_count(tmp_path: Path) -> None:
     """What stands in Trimtab's own decorators is the declaration's business."""
     changed = STEP.replace('owner="me"', 'owner="you"').replace("What it makes", "What it does")
-    assert parts(tmp_path, "flights", steps=changed) == parts(tmp_path, "flights", steps=STEP)
+    assert _parts(tmp_path, "flights", steps=changed) == _parts(tmp_path, "flights", steps=STEP)
 
 
 @pytest.mark.parametrize(
@@ -142,49 +142,49 @@ def test_decorator_options_do_not_count(tmp_path: Path) -> None:
 )
 def test_what_counts(tmp_path: Path, old: str, new: str, part: str) -> None:
     """A helper that a step calls, however deep, changes exactly its own part."""
-    before = parts(tmp_path, "flights")
-    after = parts(tmp_path, "flights", helpers=HELPERS.replace(old, new))
+    before = _parts(tmp_path, "flights")
+    after = _parts(tmp_path, "flights", helpers=HELPERS.replace(old, new))
     assert {key for key in before if before[key] != after[key]} == {part}
 
 
 def test_changes_of_module_state_count(tmp_path: Path) -> None:
     """A statement that changes a constant counts as part of it."""
-    before = parts(tmp_path, "flights")
-    after = parts(tmp_path, "flights", steps=STEP.replace('append("a")', 'append("b")'))
+    before = _parts(tmp_path, "flights")
+    after = _parts(tmp_path, "flights", steps=STEP.replace('append("a")', 'append("b")'))
     assert before["steps.RULES"] != after["steps.RULES"]
 
 
 def test_statements_that_bind_nothing_count(tmp_path: Path) -> None:
     """A statement such as a warning filter counts for each step of its module."""
-    after = parts(tmp_path, "flights", steps=STEP + "\nmath.sqrt(2)\n")
+    after = _parts(tmp_path, "flights", steps=STEP + "\nmath.sqrt(2)\n")
     assert "steps.<module>" in after
-    assert "steps.<module>" not in parts(tmp_path, "flights", steps=STEP)
+    assert "steps.<module>" not in _parts(tmp_path, "flights", steps=STEP)
 
 
 def test_imports_from_outside_count_by_name(tmp_path: Path) -> None:
     """Taking another function from another package is a change."""
     one = "from math import sin as f\ndef step(x):\n    return f(x)\n"
     two = one.replace("sin", "cos")
-    assert parts(tmp_path, "step", steps=one) != parts(tmp_path, "step", steps=two)
+    assert _parts(tmp_path, "step", steps=one) != _parts(tmp_path, "step", steps=two)
 
 
 def test_swapped_aliases_count(tmp_path: Path) -> None:
     """Two functions that change their names change the step, though the set of units stays."""
     one = "from helpers import clean as a, deep as b\ndef step(x):\n    return a(x) - b(x)\n"
     two = one.replace("clean as a, deep as b", "clean as b, deep as a")
-    assert parts(tmp_path, "step", steps=one) != parts(tmp_path, "step", steps=two)
+    assert _parts(tmp_path, "step", steps=one) != _parts(tmp_path, "step", steps=two)
 
 
 def test_packages_relative_imports_and_re_exports(tmp_path: Path) -> None:
     """Names are followed through packages, relative imports, re-exports and stars."""
-    found = parts(
+    found = _parts(
         tmp_path,
         "step",
         module="pkg.steps",
         pkg_in_package="from .inner import deep\n",
-        pkg_in_inner="from .stars import *\ndef deep(x):\n    return starred(x)\ndef more(x):\n    return x\n",
+        pkg_in_inner="from .stars import *\ndef deep(x): return starred(x)\ndef more(x): return x\n",
         pkg_in_stars="def starred(x):\n    return x\n",
-        pkg_in_steps="import pkg.inner\nfrom . import deep\ndef step(x):\n    return deep(x), pkg.inner.more(x)\n",
+        pkg_in_steps="import pkg.inner\nfrom . import deep\ndef step(x): return deep(x), pkg.inner.more(x)\n",
     )
     assert set(found) == {"pkg.steps.step", "pkg.inner.deep", "pkg.inner.more", "pkg.stars.starred"}
 
@@ -192,22 +192,22 @@ def test_packages_relative_imports_and_re_exports(tmp_path: Path) -> None:
 def test_imports_inside_functions(tmp_path: Path) -> None:
     """An import inside a function is followed like one at the top."""
     text = "def step(x):\n    from helpers import clean\n    return clean(x)\n"
-    assert "helpers.deep" in parts(tmp_path, "step", steps=text)
+    assert "helpers.deep" in _parts(tmp_path, "step", steps=text)
 
 
 def test_recursion_and_cycles_end(tmp_path: Path) -> None:
     """Functions that call each other are counted once."""
     text = "def step(x):\n    return other(x)\n\ndef other(x):\n    return step(x)\n"
-    assert set(parts(tmp_path, "step", steps=text)) == {"steps.step", "steps.other"}
+    assert set(_parts(tmp_path, "step", steps=text)) == {"steps.step", "steps.other"}
 
 
 def test_foreign_module(tmp_path: Path) -> None:
     """A step that lives outside the project stands on its runtime."""
-    assert parts(tmp_path, "step", module="json") == {"json.step": ""}
+    assert _parts(tmp_path, "step", module="json") == {"json.step": ""}
 
 
 def test_syntax_error_is_told(tmp_path: Path) -> None:
     """A helper that is no Python is named with its line."""
     with pytest.raises(ProjectError) as caught:
-        parts(tmp_path, "flights", helpers="def clean(:\n")
+        _parts(tmp_path, "flights", helpers="def clean(:\n")
     assert caught.value.where.endswith("helpers.py:1")

@@ -15,7 +15,7 @@ from trimtab.pipeline.spawn import command, environment
 HEAD = "import trimtab as tt\nfrom trimtab import check as ck\n"
 
 
-def ask(root: Path, modules: list[str], **files: str) -> Answer:
+def _ask(root: Path, modules: list[str], **files: str) -> Answer:
     for name, text in files.items():
         (root / f"{name}.py").write_text(textwrap.dedent(text))
     request = Request(
@@ -51,7 +51,7 @@ api = tt.endpoint("api", serves=delays)
 tt.when(ck.drift("api.calls").fails, run=delays, then=api.roll_out)
 """
     )
-    answer = ask(tmp_path, ["steps"], steps=text)
+    answer = _ask(tmp_path, ["steps"], steps=text)
     assert answer.problems == []
     assert [item.name for item in answer.declarations] == ["raw", "delays"]
     assert answer.declarations[1].where == "steps.py:9"
@@ -63,7 +63,7 @@ tt.when(ck.drift("api.calls").fails, run=delays, then=api.roll_out)
 
 def test_tells_every_module_that_fails(tmp_path: Path) -> None:
     """Each broken module is told with the user's own file and line, and what to do."""
-    answer = ask(
+    answer = _ask(
         tmp_path,
         ["broken", "syntax", "exits", "mising", "lacks", "declares"],
         broken="x = 1\nraise ValueError('boom')\n",
@@ -91,13 +91,13 @@ def test_tells_every_module_that_fails(tmp_path: Path) -> None:
 
 def test_error_in_a_helper_names_the_helper(tmp_path: Path) -> None:
     """An error below the module names the innermost file of the project."""
-    answer = ask(tmp_path, ["top"], top="import helper\n", helper="def f():\n    return 1 / 0\nf()\n")
+    answer = _ask(tmp_path, ["top"], top="import helper\n", helper="def f():\n    return 1 / 0\nf()\n")
     assert answer.problems[0]["where"] == "helper.py:2"
 
 
 def test_functions_in_functions_are_refused(tmp_path: Path) -> None:
     """A declaration that no worker can find by its name is refused where it stands."""
     text = HEAD + "def make():\n    @tt.table\n    def inner(a): ...\nmake()\n"
-    answer = ask(tmp_path, ["steps"], steps=text)
+    answer = _ask(tmp_path, ["steps"], steps=text)
     assert answer.problems[0]["where"] == "steps.py:4"
     assert "top level" in answer.problems[0]["fix"]

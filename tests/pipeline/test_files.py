@@ -12,7 +12,7 @@ from trimtab.core.errors import BadSource
 from trimtab.pipeline.files import FileDigests, module_of, own_files
 
 
-def age(path: Path, seconds: float) -> None:
+def _age(path: Path, seconds: float) -> None:
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - int(seconds * 1e9)))
 
@@ -21,7 +21,7 @@ def test_old_files_are_read_once(tmp_path: Path) -> None:
     """A file whose size, time and inode did not change is not read again, also by another process."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"one")
-    age(path, 10)
+    _age(path, 10)
     digests = FileDigests(tmp_path / "cache" / "files")
     first = digests.digest(path)
     digests.save()
@@ -49,11 +49,11 @@ def test_changed_files_are_read_again(tmp_path: Path) -> None:
     """A new time makes the file be read again."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"one")
-    age(path, 10)
+    _age(path, 10)
     digests = FileDigests(tmp_path / "files")
     digests.digest(path)
     path.write_bytes(b"two")
-    age(path, 5)
+    _age(path, 5)
     assert digests.digest(path) == digest_bytes(b"two")
 
 

@@ -25,14 +25,14 @@ environments:
 """
 
 
-def load(folder: Path, text: str) -> Project:
+def _load(folder: Path, text: str) -> Project:
     (folder / "trimtab.yaml").write_text(text)
     return find_project(folder)
 
 
-def wrong(folder: Path, text: str) -> ProjectError:
+def _wrong(folder: Path, text: str) -> ProjectError:
     with pytest.raises(ProjectError) as caught:
-        load(folder, text)
+        _load(folder, text)
     return caught.value
 
 
@@ -51,7 +51,7 @@ def test_reads_the_file_from_a_folder_below(tmp_path: Path) -> None:
 
 def test_defaults(tmp_path: Path) -> None:
     """A name and a module are enough."""
-    project = load(tmp_path, "project: p\nmodules: m\n")
+    project = _load(tmp_path, "project: p\nmodules: m\n")
     assert project.modules == ("m",)
     assert project.store == project.root / ".trimtab"
     assert project.workers >= 1
@@ -95,21 +95,21 @@ def test_no_project_file(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     """A mistake names the file, the line, and the closest word that is right."""
-    error = wrong(tmp_path, text)
+    error = _wrong(tmp_path, text)
     assert error.where == f"trimtab.yaml:{line}"
     assert message in str(error)
 
 
 def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
     """Two mistakes make one error that tells both."""
-    error = wrong(tmp_path, "project: p\nmodles: m\nworkers: 0\n")
+    error = _wrong(tmp_path, "project: p\nmodles: m\nworkers: 0\n")
     assert "3 things are wrong" in error.message
     assert "trimtab.yaml:2" in error.message and "trimtab.yaml:3" in error.message
 
 
 def test_unknown_environment(tmp_path: Path) -> None:
     """An environment that the project does not have is refused with the closest; dev always exists."""
-    project = load(tmp_path, GOOD)
+    project = _load(tmp_path, GOOD)
     project.check_environment("dev")
     with pytest.raises(NotFound, match="did you mean 'prod'"):
         project.check_environment("prd")

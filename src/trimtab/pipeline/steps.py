@@ -1,0 +1,165 @@
+"""What a step's key is and what is known about it; plan and executor ask the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from trimtab.core.declare import Declaration
+from trimtab.core.digest import digest
+from trimtab.core.errors import NotFound
+from trimtab.core.nouns import Data, Version
+from trimtab.pipeline.graph import Graph
+from trimtab.pipeline.keys import key_fields, step_key
+from trimtab.pipeline.kinds import StepKind, kind_named
+from trimtab.pipeline.manifest import Manifest
+from trimtab.pipeline.project import Project
+from trimtab.store import facts
+from trimtab.store.ledger import Reader
+from trimtab.store.store import Store
+
+GATE = "gate"
+
+
+class HasDigest(Protocol):
+    """Something with a content digest."""
+
+    @property
+    def digest(self) -> str:
+        """The digest."""
+        ...
+
+
+class Steps:
+    """Keys and cached results of a project's steps in one store.
+
+    Args:
+        project: the project.
+        manifest: what it declares.
+        graph: how that hangs together.
+        store: where results are recorded.
+        runtime: the declared runtime (see ``runtime.declared_runtime``).
+    """
+
+    def __init__(self, project: Project, manifest: Manifest, graph: Graph, store: Store, runtime: Data) -> None:
+        self.project = project
+        self.manifest = manifest
+        self.graph = graph
+        self.store = store
+        self.reader: Reader = store.ledger
+        self.runtime = runtime
+        self.now = store.now()
+        self._runtime_digest = digest(runtime)
+        self._kinds: dict[str, StepKind] = {}
+
+    def kind(self, node: Declaration) -> StepKind:
+        """Return the step kind of an asset."""
+        if node.kind not in self._kinds:
+            self._kinds[node.kind] = kind_named(node.kind)
+        return self._kinds[node.kind]
+
+    def ops(self, node: Declaration) -> tuple[str, ...]:
+        """Return the steps of an asset, in order."""
+        return self.kind(node).ops
+
+    def judged(self, node: Declaration, op: str) -> bool:
+        """Say whether ``op`` judges by the asset's checks: its gate does, or ``make`` when it has none."""
+        return op == GATE or GATE not in self.ops(node)
+
+    def references(self, node: Declaration, op: str) -> dict[str, Version | None]:
+        """Return what else the step looks at: reference -> version, or None where there is none yet."""
+        found: dict[str, Version | None] = {}
+        for ref in self.kind(node).references(node, op):
+            try:
+                found[ref] = facts.resolve(self.reader, ref)
+            except NotFound:
+                found[ref] = None
+        return found
+
+    def key(
+        self,
+        node: Declaration,
+        op: str,
+        inputs: Mapping[str, HasDigest],
+        references: Mapping[str, Version | None],
+        params: Data,
+        extra: Data,
+    ) -> str:
+        """Return the key of a step."""
+        return step_key(
+            f"{op}:{node.name}",
+            node,
+            self.manifest,
+            inputs={name: item.digest for name, item in inputs.items()},
+            references={name: item.digest if item else "" for name, item in references.items()},
+            params=params,
+            runtime=self._runtime_digest,
+            extra=extra,
+            judged=self.judged(node, op),
+        )
+
+    def fields(
+        self,
+        node: Declaration,
+        op: str,
+        inputs: Mapping[str, HasDigest],
+        references: Mapping[str, Version | None],
+        params: Data,
+        extra: Data,
+    ) -> Data:
+        """Return the fields of a step's key."""
+        return key_fields(
+            f"{op}:{node.name}",
+            node,
+            self.manifest,
+            inputs={name: item.digest for name, item in inputs.items()},
+            references={name: item.digest if item else "" for name, item in references.items()},
+            params=params,
+            runtime=self.runtime,
+            extra=extra,
+            judged=self.judged(node, op),
+        )
+
+    def find(self, key: str) -> Version | None:
+        """Return the version that a step with this key made before, or None."""
+        entry = facts.cache_get(self.reader, key)
+        if entry is None or not entry.version_ids:
+            return None
+        return facts.get_version(self.reader, entry.version_ids[0])
+
+    def again(self, node: Declaration, hit: Version, inputs: Mapping[str, Version], params: Data) -> bool:
+        """Say whether a reused version's content has to become a new version.
+
+        It has when the version is neither the current nor the newest of its asset, and when it was refused by
+        a gate that now looks at something else (another champion, other checks).
+        """
+        if self._is_behind(hit):
+            return True
+        if GATE not in self.ops(node) or hit.state != "refused":
+            return False
+        references = self.references(node, GATE)
+        key = self.key(node, GATE, {**inputs, "candidate": hit}, references, params, {})
+        return not self.stands(hit, key)
+
+    def _is_behind(self, version: Version) -> bool:
+        newest = facts.newest(self.reader, version.asset)
+        if newest is None or newest.id == version.id:
+            return False
+        return self.standing(version) is None
+
+    def standing(self, version: Version) -> Version | None:
+        """Return the current version if it is ``version``, or what a gate refitted from it; else None."""
+        current = facts.current(self.reader, version.asset)
+        if current is None or version.id not in (current.id, current.meta.get("refit_of")):
+            return None
+        return current
+
+    def stands(self, candidate: Version, key: str) -> bool:
+        """Say whether a gate's decision about ``candidate`` stands and need not be made again.
+
+        A published version stays published; a refusal stands as long as nothing that the gate looks at has
+        changed.
+        """
+        if candidate.state == "refused":
+            return facts.cache_get(self.reader, key) is not None
+        return candidate.state == "published" or self.standing(candidate) is not None
