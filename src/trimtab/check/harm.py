@@ -308,7 +308,7 @@ def _lower_end(tally: Sequence[int], limit: float) -> float:
         return top + math.log(math.fsum(math.exp(log - top) for log in logs)) >= threshold
 
     low, high = 0.0, 1.0
-    for _ in range(40):
+    for _ in range(26):
         middle = (low + high) / 2
         low, high = (middle, high) if rejected(middle) else (low, middle)
     return low
