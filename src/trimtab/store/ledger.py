@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import re
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,7 @@ import msgspec
 
 from trimtab.core.clock import wall_seconds
 from trimtab.core.digest import canonical, digest_bytes
-from trimtab.core.errors import Fault, WrongUse
+from trimtab.core.errors import Conflict, Fault, WrongUse
 from trimtab.core.nouns import Data
 from trimtab.store.migrations import migrate
 
@@ -24,6 +26,8 @@ T = TypeVar("T")
 Value = None | int | float | str | bytes
 _GROUP = 500
 _INT64 = 1 << 63
+_INSERT = re.compile(r"\s*(?:INSERT|REPLACE)[^(]*\(([^)]*)\)\s*VALUES\s*\(([^)]*)\)", re.IGNORECASE)
+_COMPARED = re.compile(r"([\w.\"]+)\s*(?:[<>]=?|<>|=|LIKE|GLOB)\s*\?", re.IGNORECASE)
 
 
 class Reader(Protocol):
@@ -59,12 +63,11 @@ class Tx(Reader, Protocol):
 class _Job(Generic[T]):
     """A request that waits for its group to be committed."""
 
-    def __init__(self, fn: Callable[[Tx], T], what: str, key: str) -> None:
-        self.fn, self.what, self.key = fn, what, key
+    def __init__(self, fn: Callable[[Tx], T], what: str, key: str, like: Any) -> None:
+        self.fn, self.what, self.key, self.like = fn, what, key, like
         self.done = threading.Event()
         self.answer: T | None = None
         self.error: BaseException | None = None
-        self.committed = False
 
 
 class _Transaction:
@@ -80,31 +83,102 @@ class _Transaction:
         return self.execute(sql, params)
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return list(self._connection.execute(sql, _bound(params)))
+        return list(self._connection.execute(sql, _bound(sql, params)))
 
     def note(self, subject: str, **data: Any) -> None:
         self.notes.append({"subject": subject, **data})
 
 
-def _bound(params: Sequence[Value]) -> tuple[Value, ...]:
-    for value in params:
-        if isinstance(value, int) and not -_INT64 <= value < _INT64:
-            raise WrongUse(f"{value} does not fit into 64 bits", fix="store it as text")
-        if isinstance(value, float) and value != value:
-            raise WrongUse("NaN cannot be stored as a plain number", fix="use core.metric.split_value")
+def _bound(sql: str, params: Sequence[Value]) -> tuple[Value, ...]:
+    """Return the parameters, each of which SQLite keeps exactly.
+
+    Raises:
+        WrongUse: one cannot be kept exactly; ``where`` names its column.
+    """
+    for index, value in enumerate(params):
         if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise WrongUse(f"text with a lone surrogate cannot be stored: {error}") from error
+            if not value.isascii():
+                _check_text(sql, index, value)
+        elif isinstance(value, int):
+            if not -_INT64 <= value < _INT64:
+                raise WrongUse(f"{value} does not fit into 64 bits", where=_field(sql, index), fix="store it as text")
+        elif isinstance(value, float):
+            if value != value:
+                raise WrongUse(
+                    "NaN cannot be stored as a plain number",
+                    where=_field(sql, index),
+                    fix="store core.metric.split_value(value), a number and its kind",
+                )
+        elif value is not None and not isinstance(value, bytes):
+            raise WrongUse(
+                f"a {type(value).__name__} cannot be stored",
+                where=_field(sql, index),
+                fix="use None, int, float, str or bytes",
+            )
     return tuple(params)
+
+
+def _check_text(sql: str, index: int, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise WrongUse(
+            f"text with a lone surrogate at {error.start} cannot be stored",
+            where=_field(sql, index),
+            fix="decode its bytes with the right encoding",
+        ) from error
+
+
+def _field(sql: str, index: int) -> str:
+    """Return the column that a statement's parameter is meant for, as far as its text tells."""
+    insert = _INSERT.match(sql)
+    if insert:
+        columns = [name.strip() for name in insert[1].split(",")]
+        marks = [mark.strip() for mark in insert[2].split(",")]
+        places = [number for number, mark in enumerate(marks) if mark == "?"]
+        if index < len(places) and len(columns) == len(marks):
+            return columns[places[index]]
+    compared = _COMPARED.findall(sql)
+    if len(compared) == sql.count("?"):
+        return str(compared[index])
+    return f"parameter {index + 1}"
+
+
+class _Turn:
+    """Makes processes, and the threads of each, take turns: a file lock under a lock that may be held again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if self._depth == 0:
+            try:
+                fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
+            except BaseException:
+                self._threads.release()
+                raise
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
+        self._threads.release()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Ledger:
     """Facts in SQL. Threads may share one; a forked child must open its own.
 
-    A write is durable when ``write`` returns (WAL, synchronous=FULL). Concurrent writes of a process share a
-    transaction and its fsync; processes take turns by a file lock, so nobody ever sees a locked database.
+    Contract: a write is durable when ``write`` returns (WAL, synchronous=FULL). Concurrent writes of a process
+    share a transaction and its fsync; processes take turns by a file lock, so nobody ever sees a locked
+    database. A write that raises changes nothing and disturbs no other. A read sees whole writes only, and every
+    write that had returned before the read began, whoever wrote it.
     """
 
     def __init__(self, path: Path, *, workspace: str, environment: str, actor: str) -> None:
@@ -114,16 +188,18 @@ class Ledger:
         self.actor = actor
         self._pid = os.getpid()
         self._local = threading.local()
-        self._readers: list[apsw.Connection] = []
+        self._readers: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._lock = path.with_name("ledger.lock").open("ab")
-        with self._alone():
+        self._gate = threading.Lock()
+        self._watching = threading.Lock()
+        self._closed = False
+        self._turn = _Turn(path.with_name("ledger.lock"))
+        with self._turn:
             self._writer = _connect(path)
             migrate(self._writer)
-        self._watch = _connect(path)
+            self._watch = _connect(path)
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
         self._thread.start()
-        self._closed = False
 
     @classmethod
     def open(cls, path: Path, *, workspace: str = "default", environment: str = "dev", actor: str = "") -> Ledger:
@@ -132,51 +208,68 @@ class Ledger:
         return cls(path, workspace=workspace, environment=environment, actor=actor)
 
     def query(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of a SELECT over what is committed."""
+        """Return all rows of a SELECT over what is committed.
+
+        Raises:
+            Fault: the ledger is closed, or was opened before a fork.
+            WrongUse: a parameter cannot be compared exactly.
+        """
+        self._usable()
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = _connect(self.path)
+            with self._turn:
+                connection = self._local.connection = _connect(self.path)
             connection.pragma("query_only", True)
-            self._readers.append(connection)
-        return list(connection.execute(sql, _bound(params)))
+            self._readers.add(connection)
+        return list(connection.execute(sql, _bound(sql, params)))
 
-    def write(self, fn: Callable[[Tx], T], *, what: str, key: str = "") -> T:
+    def write(self, fn: Callable[[Tx], T], *, what: str, key: str = "", like: Any = Any) -> T:
         """Run ``fn`` in a transaction and return its answer once that is durable.
 
         Args:
             fn: may be called twice and must have no other effects; what it raises is raised here and
                 undoes this request alone.
             what: names the act in the audit leaf.
-            key: an idempotency key; a second write with it returns the first answer and changes nothing.
+            key: an idempotency key; a second write with it returns the first answer and changes nothing. The
+                answer is then what msgspec can encode, and comes back as plain data.
+            like: the type that the answer of a write with a key is decoded to.
+
+        Raises:
+            Conflict: ``key`` was used for another act.
+            Fault: the ledger is closed or could not be written, or this is called from inside a write.
         """
-        if self._closed:
-            raise Fault("the ledger is closed")
+        self._usable()
         if threading.current_thread() is self._thread:
-            raise Fault("a write inside a write", fix="use the transaction that was given")
-        if os.getpid() != self._pid:
-            raise Fault("this ledger was opened before a fork", fix="open it in the child")
-        job: _Job[T] = _Job(fn, what, key)
-        self._queue.put(job)
+            raise Fault("a write inside a write", where=what, fix="use the transaction that was given")
+        job: _Job[T] = _Job(fn, what, key, like)
+        with self._gate:
+            self._usable()
+            self._queue.put(job)
         job.done.wait()
         if job.error is not None:
             raise job.error
         return job.answer  # type: ignore[return-value]
 
     def changes(self) -> int:
-        """Return a number that moves when any connection commits."""
-        return int(self._watch.pragma("data_version"))
+        """Return a number that moves when any process commits; it means nothing to another process."""
+        self._usable()
+        with self._watching:
+            return int(self._watch.pragma("data_version"))
 
     def close(self) -> None:
         """Finish what is queued and close; calling it again does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        if os.getpid() == self._pid:
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
             self._queue.put(None)
-            self._thread.join(30)
-        for connection in (*self._readers, self._watch, self._writer):
-            connection.close()
-        self._lock.close()
+        if os.getpid() != self._pid:
+            return
+        self._thread.join()
+        with self._turn:
+            for connection in (*self._readers, self._watch, self._writer):
+                connection.close()
+        self._turn.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -186,32 +279,30 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def _alone(self) -> _Alone:
-        return _Alone(self._lock.fileno())
+    def _usable(self) -> None:
+        if self._closed:
+            raise Fault("the ledger is closed", where=str(self.path), fix="open the store again")
+        if os.getpid() != self._pid:
+            raise Fault("this ledger was opened before a fork", where=str(self.path), fix="open it in the child")
 
     def _loop(self) -> None:
-        while True:
-            job = self._queue.get()
-            if job is None:
-                return
+        while (job := self._queue.get()) is not None:
             group = [job]
-            last = False
-            while len(group) < _GROUP:
+            more: _Job[Any] | None = job
+            while len(group) < _GROUP and more is not None:
                 try:
                     more = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if more is None:
-                    last = True
-                    break
-                group.append(more)
+                if more is not None:
+                    group.append(more)
             self._commit(group)
-            if last:
+            if more is None:
                 return
 
     def _commit(self, group: list[_Job[Any]]) -> None:
         try:
-            with self._alone():
+            with self._turn:
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     for job in group:
@@ -221,9 +312,9 @@ class Ledger:
                     if self._writer.in_transaction:
                         self._writer.execute("ROLLBACK")
                     raise
-        except BaseException as error:
+        except BaseException as error:  # the thread must live, and every caller must hear
             for job in group:
-                if job.error is None:
+                if job.error is None or isinstance(job.error, apsw.Error):
                     job.error = Fault(f"the ledger could not be written: {error}", where=str(self.path))
                     job.error.__cause__ = error
         finally:
@@ -233,45 +324,41 @@ class Ledger:
     def _one(self, job: _Job[Any]) -> None:
         self._writer.execute("SAVEPOINT request")
         try:
-            tx = _Transaction(self._writer, self.workspace, self.environment)
-            if job.key:
-                known = tx.query(
-                    "SELECT answer FROM idempotency WHERE workspace=? AND key=?", (self.workspace, job.key)
-                )
-                if known:
-                    job.answer = msgspec.msgpack.decode(known[0][0])
-                    self._writer.execute("RELEASE request")
-                    return
-            job.answer = job.fn(tx)
-            at = int(wall_seconds() * 1e6)
-            if job.key:
-                tx.execute(
-                    "INSERT INTO idempotency(workspace, environment, key, answer, at) VALUES (?,?,?,?,?)",
-                    (self.workspace, self.environment, job.key, msgspec.msgpack.encode(job.answer), at),
-                )
-            leaf = canonical({"what": job.what, "actor": self.actor, "at": at, "key": job.key, "notes": tx.notes})
-            tx.execute(
-                "INSERT INTO audit(workspace, environment, at, leaf, sha256) VALUES (?,?,?,?,?)",
-                (self.workspace, self.environment, at, leaf, digest_bytes(leaf)),
-            )
+            job.answer = self._answer(job)
             self._writer.execute("RELEASE request")
         except BaseException as error:
             job.answer, job.error = None, error
             self._writer.execute("ROLLBACK TO request")
             self._writer.execute("RELEASE request")
 
-
-class _Alone:
-    """Holds the file lock that lets processes take turns."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+    def _answer(self, job: _Job[Any]) -> Any:
+        tx = _Transaction(self._writer, self.workspace, self.environment)
+        if job.key:
+            sql = "SELECT answer, what FROM idempotency WHERE workspace=? AND key=?"
+            known = tx.query(sql, (self.workspace, job.key))
+            if known:
+                if known[0][1] != job.what:
+                    raise Conflict(
+                        f"key {job.key!r} was used for {known[0][1]!r} and not for {job.what!r}",
+                        where=job.key,
+                        fix="send a new key with a new request",
+                    )
+                return msgspec.msgpack.decode(known[0][0], type=job.like)
+        answer = job.fn(tx)
+        at = int(wall_seconds() * 1e6)
+        if job.key:
+            kept = msgspec.msgpack.encode(answer)
+            tx.execute(
+                "INSERT INTO idempotency(workspace, environment, key, answer, at, what) VALUES (?,?,?,?,?,?)",
+                (self.workspace, self.environment, job.key, kept, at, job.what),
+            )
+            answer = msgspec.msgpack.decode(kept, type=job.like)
+        leaf = canonical({"what": job.what, "actor": self.actor, "at": at, "key": job.key, "notes": tx.notes})
+        tx.execute(
+            "INSERT INTO audit(workspace, environment, at, leaf, sha256) VALUES (?,?,?,?,?)",
+            (self.workspace, self.environment, at, leaf, digest_bytes(leaf)),
+        )
+        return answer
 
 
 def _connect(path: Path) -> apsw.Connection:
@@ -281,4 +368,5 @@ def _connect(path: Path) -> apsw.Connection:
     connection.pragma("synchronous", "FULL")
     connection.pragma("foreign_keys", True)
     connection.pragma("cache_size", -16_000)
+    connection.pragma("journal_size_limit", 64 * 1024 * 1024)
     return connection

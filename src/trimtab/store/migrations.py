@@ -84,7 +84,15 @@ CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, {_SCOPE}, at INTEGER N
 CREATE TABLE clock ({_SCOPE}, mode TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (workspace, environment)) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# A key names one act; a corrected label keeps what it said before.
+_SECOND = f"""
+ALTER TABLE idempotency ADD COLUMN what TEXT NOT NULL DEFAULT '';
+CREATE TABLE correction (prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT NULL, at INTEGER NOT NULL,
+  arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
+CREATE INDEX correction_prediction ON correction (prediction_id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 
 
 def migrate(connection: apsw.Connection) -> None:
