@@ -220,7 +220,7 @@ def _numeric(name: str, numbers: Any, missing: int, bins: int) -> Reference:
     middle = float(finite[len(finite) // 2])
     sums = np.bincount(cell, weights=finite - middle, minlength=len(edges) + 1)
     bounds = [float(finite[0]), *edges, float(finite[-1])]
-    centres = tuple(
+    centres = (
         middle + float(total) / int(count) if count else (low + high) / 2
         for total, count, low, high in zip(sums, counts, bounds, bounds[1:], strict=False)
     )
@@ -229,7 +229,7 @@ def _numeric(name: str, numbers: Any, missing: int, bins: int) -> Reference:
         kind="numeric",
         counts=(*map(int, counts), missing),
         edges=tuple(edges),
-        centres=centres,
+        centres=tuple(accumulate(centres, max)),  # rounding must not turn their order
         spread=float(np.std(finite - middle)),
     )
 
@@ -317,9 +317,7 @@ def distances(reference: Reference, counts: Sequence[int]) -> Distances:
     statistic, freedom = _chi_square(old, new)
     curves = _curves(reference, counts) if reference.kind == "numeric" else None
     return Distances(
-        psi=math.fsum(
-            (b - a) * math.log(b / a) for a, b in ((max(a, 1e-4), max(b, 1e-4)) for a, b in shares)
-        ),
+        psi=math.fsum((b - a) * math.log(b / a) for a, b in ((max(a, 1e-4), max(b, 1e-4)) for a, b in shares)),
         js=math.sqrt(max(0.0, math.fsum(_js_term(a, b) for a, b in shares))),
         chi2=statistic,
         chi2_p=chi_square_tail(statistic, freedom),
