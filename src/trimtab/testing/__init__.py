@@ -1,1 +1,1 @@
-"""The room `testing`."""
+"""Conformance suites: subclass one, override its fixture, and a back end proves itself."""
