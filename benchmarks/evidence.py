@@ -259,7 +259,7 @@ def _feature_twin(
         for part in (0.04, 0.1, 0.2, 0.4, 0.8):
             logs.append(counts[:, :-1] @ np.log1p(part * (g / null - 1)))
             weights.append(0.8 / 20)
-    null = whole[-1] / whole.sum() + math.sqrt(math.log(2 / delta) / (2 * whole.sum())) + material
+    null = shift.share_bound(reference.missing, reference.n, delta / 2) + material
     for part in (0.1, 0.3, 0.8):
         table = np.append(np.full(len(u), math.log1p(-part)), math.log1p(part * (1 / null - 1)))
         logs.append(counts @ table)

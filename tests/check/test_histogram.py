@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import spatial, stats
 
@@ -134,11 +134,10 @@ def test_booleans_are_numbers() -> None:
     assert reference.count([True, 1, False]) == reference.count([1.0, True, 0])
 
 
+@settings(max_examples=40)
 @given(LABELS, LABELS)
 def test_categories_merge_and_cover(sample: list[Any], batch: list[Any]) -> None:
     """Every value falls into its category, "other" or missing; merging is counting together."""
-    if all(label is None for label in sample[::2]) or all(label is None for label in sample):
-        return
     try:
         reference = build_reference("c", sample, kind="categorical", top=3)
     except BadInput:

@@ -245,13 +245,14 @@ def t_quantile(probability: float, freedom: float) -> float:
 
 def _t_cdf(value: float, freedom: float) -> float:
     """Return P(T <= value) for value >= 0 through the incomplete beta function (DLMF 8.17.22)."""
-    if value == 0.0:
+    square = value * value
+    a, b, x, rest = freedom / 2, 0.5, freedom / (freedom + square), square / (freedom + square)
+    if rest == 0.0:
         return 0.5
-    a, b, x = freedom / 2, 0.5, freedom / (freedom + value * value)
     swap = x > (a + 1) / (a + b + 2)
     if swap:
-        a, b, x = b, a, 1.0 - x
-    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+        a, b, x, rest = b, a, rest, x
+    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)
     c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1))
     fraction = d
     for m in range(1, 500):
@@ -342,18 +343,14 @@ def _bootstrap(
     np = need("numpy")
     truth, columns = np.asarray(labels), [np.asarray(array) for array in given]
     if len(truth) < 2 or any(len(column) != len(truth) for column in columns):
-        raise BadInput(
-            f"{[len(column) for column in columns]} predictions for {len(truth)} labels", where="labels"
-        )
+        raise BadInput(f"{[len(column) for column in columns]} predictions for {len(truth)} labels", where="labels")
 
     def value(rows: Any) -> float:
         found = [metric(truth[rows], column[rows]) for column in columns]
         return found[0] - (found[1] if len(found) == 2 else 0.0)
 
     estimate = value(np.arange(len(truth)))
-    member, count = (
-        _members(groups, len(truth)) if groups is not None else (np.arange(len(truth)), len(truth))
-    )
+    member, count = _members(groups, len(truth)) if groups is not None else (np.arange(len(truth)), len(truth))
     by_group = np.argsort(member, kind="stable")
     pieces = np.split(by_group, np.cumsum(np.bincount(member))[:-1]) if groups is not None else None
     random = np.random.Generator(np.random.PCG64(seed))
@@ -392,9 +389,7 @@ def _draws(count: int, seed: int) -> Iterator[Any]:
         yield np.bincount(random.integers(0, count, count), minlength=count).astype(np.float64)
 
 
-def _percentile(
-    estimate: float, found: Any, level: float, rows: int, units: int, *, clustered: bool
-) -> Interval:
+def _percentile(estimate: float, found: Any, level: float, rows: int, units: int, *, clustered: bool) -> Interval:
     np = need("numpy")
     defined = found[~np.isnan(found)]
     if len(defined) < (1.0 - MOST_UNDEFINED) * len(found):

@@ -8,10 +8,11 @@ past, is at most
     m = (mean of g over the reference) + V*eps + material
 
 where ``V`` is the total variation of ``g`` along the cells (1, 1, 2, 2) and ``eps`` bounds how far the
-reference's distribution function lies from the true one (Dvoretzky-Kiefer-Wolfowitz with Massart's constant);
-shares use Hoeffding's bound. By Abel summation the mean of ``g`` under any distribution within ``eps`` of the
-reference is at most ``m - material``, ties or not. ``material`` is in AUC units for ranks and in share for
-shares, so that a large number of rows does not turn a trifle into an alarm.
+reference's distribution function lies from the true one (Dvoretzky-Kiefer-Wolfowitz with Massart's constant).
+By Abel summation the mean of ``g`` under any distribution within ``eps`` of the reference is at most
+``m - material``, ties or not. For a share, Chernoff's upper bound of the true share takes the place of the
+first two terms. ``material`` is in AUC units for ranks and in share for shares, so that a large number of
+rows does not turn a trifle into an alarm.
 
 ``e = 1 + c*(g/m - 1)``, for each ``c`` of a fixed grid, has mean at most 1 under the null, and the logarithm
 of its product over a batch is ``counts . ln(e of the cells)``: only the batch's histogram is needed. The
@@ -107,9 +108,7 @@ class DriftProcess:
         if not references or len({reference.name for reference in references}) < len(references):
             raise WrongUse("drift needs at least one reference and one name for each", where="references")
         if not (0.0 <= material < 1.0 and 0.0 < delta < 1.0):
-            raise WrongUse(
-                f"material={material!r} or delta={delta!r} is not between 0 and 1", where="material"
-            )
+            raise WrongUse(f"material={material!r} or delta={delta!r} is not between 0 and 1", where="material")
         self.budget = budget
         self._cells = {reference.name: len(reference.counts) for reference in references}
         share = delta / len(references)
@@ -124,9 +123,7 @@ class DriftProcess:
         """Return the state before the first batch; also the state to go on with after an alarm."""
         return DriftState(stakes={name: (0.0,) * sum(map(len, bets)) for name, bets in self._bets.items()})
 
-    def update(
-        self, state: DriftState, counts: Mapping[str, Sequence[int]], exposure: float = 1.0
-    ) -> DriftState:
+    def update(self, state: DriftState, counts: Mapping[str, Sequence[int]], exposure: float = 1.0) -> DriftState:
         """Return the state after one batch.
 
         Args:
@@ -144,8 +141,7 @@ class DriftProcess:
         batch = state.batches + 1
         fresh = 1.0 / (batch * (batch + 1.0)) if self.budget.alpha is not None else exposure
         stakes = {
-            name: self._after(name, state.stakes.get(name, ()), counts.get(name, ()), fresh)
-            for name in self._bets
+            name: self._after(name, state.stakes.get(name, ()), counts.get(name, ()), fresh) for name in self._bets
         }
         after = replace(
             state,
@@ -158,20 +154,15 @@ class DriftProcess:
         reached = not state.alarm_at and evidence >= self.budget.limit
         return replace(after, peak=max(state.peak, evidence), alarm_at=batch if reached else state.alarm_at)
 
-    def _after(
-        self, name: str, stakes: Sequence[float], counts: Sequence[int], fresh: float
-    ) -> tuple[float, ...]:
+    def _after(self, name: str, stakes: Sequence[float], counts: Sequence[int], fresh: float) -> tuple[float, ...]:
         bets = self._bets[name]
         if len(counts) != self._cells[name]:
-            raise WrongUse(
-                f"{len(counts)} counts, but the reference of {name} has {self._cells[name]}", where=name
-            )
+            raise WrongUse(f"{len(counts)} counts, but the reference of {name} has {self._cells[name]}", where=name)
         if len(stakes) != sum(map(len, bets)):
             raise WrongUse(f"the state is not of this process: {len(stakes)} stakes for {name}", where=name)
         logs = (sum(map(mul, counts, table)) for bet in bets for table in bet.tables)
         return tuple(
-            min((stake + fresh) * math.exp(min(log, 700.0)), CAP)
-            for stake, log in zip(stakes, logs, strict=True)
+            min((stake + fresh) * math.exp(min(log, 700.0)), CAP) for stake, log in zip(stakes, logs, strict=True)
         )
 
     def evidence(self, state: DriftState) -> float:
@@ -261,23 +252,19 @@ def _bets(reference: Reference, material: float, delta: float) -> Iterator[_Bet]
         variation = math.fsum(abs(after - before) for before, after in pairwise(gains))
         null = mean + variation * slack + material
         # A missing value has no rank: it neither wins nor loses.
-        tables = tuple(
-            (*(math.log1p(part * (gain / null - 1.0)) for gain in gains), 0.0) for part in RANK_FRACTIONS
-        )
+        tables = tuple((*(math.log1p(part * (gain / null - 1.0)) for gain in gains), 0.0) for part in RANK_FRACTIONS)
         yield _Bet(label, (0.5 if categorical else 0.8) / len(watched), tables)
     names = [*reference.categories, "other values"] if categorical else []
-    factor = math.log(2.0 * (len(names) + 1) / delta) / 2
+    each = delta / 2 / (len(names) + 1)
     weight = (0.5 if categorical else 0.2) / (len(names) + 1)
     for cell, name in enumerate(names):
-        null = shares[cell] + math.sqrt(factor / present) + material
+        null = share_bound(reference.counts[cell], present, each) + material
         yield _Bet(f"more {name}", weight, _share_tables(cell, null, len(shares), 0.0))
-    null = reference.missing / reference.n + math.sqrt(factor / reference.n) + material
+    null = share_bound(reference.missing, reference.n, each) + material
     yield _Bet("more missing", weight, _share_tables(len(shares), null, len(shares), None))
 
 
-def _share_tables(
-    cell: int, null: float, missing: int, of_missing: float | None
-) -> tuple[tuple[float, ...], ...]:
+def _share_tables(cell: int, null: float, missing: int, of_missing: float | None) -> tuple[tuple[float, ...], ...]:
     """Return the tables of a bet on the share of one cell, which is at most ``null`` under the null."""
     tables = []
     for part in SHARE_FRACTIONS:
@@ -287,6 +274,27 @@ def _share_tables(
         table[cell] = math.log1p(part * (1.0 / null - 1.0))
         tables.append(tuple(table))
     return tuple(tables)
+
+
+def share_bound(successes: int, n: int, delta: float) -> float:
+    """Return an upper bound of the probability behind ``successes`` of ``n``, too small at most with ``delta``.
+
+    It is the largest p with ``n*kl(successes/n, p) <= ln(1/delta)`` (Chernoff's inequality inverted): far
+    tighter than Hoeffding's bound for what is rare.
+    """
+    share, limit = successes / n, -math.log(delta) / n
+
+    def distance(p: float) -> float:
+        hit = share * math.log(share / p) if share else 0.0
+        return hit + ((1.0 - share) * math.log((1.0 - share) / (1.0 - p)) if share < 1.0 else 0.0)
+
+    low, high = share, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if middle >= 1.0:
+            break
+        low, high = (middle, high) if distance(middle) <= limit else (low, middle)
+    return high
 
 
 def _mid_ranks(shares: Sequence[float]) -> list[float]:
