@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from trimtab.store.facts import pack, unpack
 from trimtab.store.intake import Offset
 from trimtab.store.ledger import Reader, Tx
+from trimtab.store.packing import pack, unpack
 
 
 class CallRow(Struct, frozen=True, kw_only=True):
@@ -91,22 +91,46 @@ def find_calls(reader: Reader, ids: Iterable[str]) -> dict[str, CallRow]:
 
 
 def record_labels(tx: Tx, rows: Iterable[LabelRow]) -> tuple[int, int]:
-    """Insert labels and return how many were new or changed, and how many said the same again."""
+    """Insert labels and return how many were new or changed, and how many said the same again.
+
+    A label that differs corrects the earlier one, which is kept (see ``corrections``); the time of arrival stays
+    that of the first, so that who reads labels by arrival has read each once.
+    """
     new = same = 0
+    sql = "SELECT label, at, arrived_at FROM label WHERE prediction_id=?"
     for row in rows:
-        known = tx.query("SELECT label FROM label WHERE prediction_id=?", (row.prediction_id,))
+        known = tx.query(sql, (row.prediction_id,))
         label = pack(row.label)
         if known and known[0][0] == label:
             same += 1
             continue
         new += 1
+        scope = (row.prediction_id, tx.workspace, tx.environment)
+        if known:
+            tx.execute(
+                "INSERT INTO correction(prediction_id, workspace, environment, label, at, arrived_at, replaced_at)"
+                " VALUES (?,?,?,?,?,?,?)",
+                (*scope, *known[0], row.arrived_at),
+            )
         tx.execute(
             "INSERT INTO label(prediction_id, workspace, environment, endpoint_id, label, at, arrived_at)"
             " VALUES (?,?,?,?,?,?,?) ON CONFLICT (prediction_id) DO UPDATE SET label=excluded.label,"
             " at=excluded.at, corrections=corrections+1",
-            (row.prediction_id, tx.workspace, tx.environment, row.endpoint_id, label, row.at, row.arrived_at),
+            (*scope, row.endpoint_id, label, row.at, row.arrived_at),
         )
     return new, same
+
+
+def corrections(reader: Reader, prediction_id: str) -> list[LabelRow]:
+    """Return what a prediction's label said before it was corrected, oldest first."""
+    sql = (
+        "SELECT c.prediction_id, l.endpoint_id, c.label, c.at, c.replaced_at FROM correction c"
+        " JOIN label l ON l.prediction_id = c.prediction_id WHERE c.prediction_id=? ORDER BY c.rowid"
+    )
+    return [
+        LabelRow(prediction_id=row[0], endpoint_id=row[1], label=unpack(row[2]), at=row[3], arrived_at=row[4])
+        for row in reader.query(sql, (prediction_id,))
+    ]
 
 
 def labelled(reader: Reader, endpoint_id: str, since: int, until: int) -> list[LabelledCall]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from types import EllipsisType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
@@ -17,20 +17,12 @@ from trimtab.core.ids import new_id
 from trimtab.core.metric import join_value, split_value
 from trimtab.core.nouns import Asset, Data, Run, RunState, Verdict, Version, VersionState
 from trimtab.core.ref import Ref, parse_ref
-from trimtab.store.ledger import Reader, Tx
+from trimtab.store.ledger import Reader, Tx, Value, within
+from trimtab.store.packing import pack as pack
+from trimtab.store.packing import unpack as unpack
 
 _RUN_DATA = ("key_fields", "params", "code", "runtime", "error", "facts", "log")
-_ENDED = ("done", "failed", "cancelled", "lost")
-
-
-def pack(data: Any) -> bytes:
-    """Return plain data as bytes for a column."""
-    return msgspec.msgpack.encode(data)
-
-
-def unpack(content: bytes) -> Any:
-    """Return the data that ``pack`` wrote."""
-    return msgspec.msgpack.decode(content)
+_ENDED = get_args(RunState)[1:]
 
 
 class CacheEntry(Struct, frozen=True, kw_only=True):
@@ -71,10 +63,12 @@ def put_asset(tx: Tx, *, name: str, kind: str, spec: Data, at: datetime) -> Asse
     """Insert an asset, or update its spec.
 
     Raises:
-        Conflict: the name belongs to an asset of another kind.
+        Conflict: the name belongs to an asset of another kind, or to an endpoint.
     """
     known = find_asset(tx, name)
     if known is None:
+        if tx.query("SELECT 1 FROM endpoint WHERE workspace=? AND name=?", (tx.workspace, name)):
+            raise Conflict(f"{name!r} is an endpoint already", where=name, fix="choose another name")
         made = Asset(id=new_id("ast"), name=name, kind=kind, spec=spec, created_at=at, workspace=tx.workspace)
         tx.execute(
             "INSERT INTO asset(id, workspace, environment, name, kind, spec, created_at) VALUES (?,?,?,?,?,?,?)",
@@ -131,7 +125,13 @@ def add_version(
     meta: Data,
     at: datetime,
 ) -> Version:
-    """Insert the next version of an asset."""
+    """Insert the next version of an asset.
+
+    Raises:
+        WrongUse: ``state`` is not a version's state.
+    """
+    if state not in get_args(VersionState):
+        raise WrongUse(f"{state!r} is not a version's state", where="state")
     number = int(tx.query("SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?", (asset.id,))[0][0])
     made = Version(
         id=new_id("ver"), asset_id=asset.id, asset=asset.name, kind=asset.kind, number=number, digest=digest,
@@ -155,7 +155,7 @@ def get_version(reader: Reader, version_id: str) -> Version:
     """
     rows = reader.query(f"{_VERSION} WHERE v.id=?", (version_id,))
     if not rows:
-        raise NotFound(f"there is no version {version_id}")
+        raise NotFound(f"there is no version {version_id}", where=version_id)
     return _version(rows[0])
 
 
@@ -197,7 +197,10 @@ def set_version_state(tx: Tx, version_id: str, state: VersionState) -> None:
 
 
 def resolve(reader: Reader, ref: str | Ref) -> Version:
-    """Return the version that a reference means; a bare name means the current one.
+    """Return the version that a reference means.
+
+    A bare name means the current version (before the first was published: the newest), a number means the same
+    in every environment, an alias the one of the reference's environment, or of the reader's.
 
     Raises:
         NotFound: there is no such asset (the closest is named), alias or number.
@@ -205,23 +208,30 @@ def resolve(reader: Reader, ref: str | Ref) -> Version:
     parsed = parse_ref(ref) if isinstance(ref, str) else ref
     if parsed.id:
         return get_version(reader, parsed.id)
-    if find_asset(reader, parsed.name) is None:
+    reader = within(reader, workspace=parsed.workspace, environment=parsed.environment)
+    name = parsed.name
+    if find_asset(reader, name) is None:
         known = [asset.name for asset in list_assets(reader)]
-        raise NotFound(f"there is no asset {parsed.name!r}{closest(parsed.name, known)}", fix="trimtab list")
+        raise NotFound(f"there is no asset {name!r}{closest(name, known)}", where=str(parsed), fix="trimtab list")
     if parsed.alias:
-        found = alias_of(reader, parsed.name, parsed.alias)
+        found = alias_of(reader, name, parsed.alias)
         if found is None:
-            have = ", ".join(aliases(reader, parsed.name)) or "none"
-            raise NotFound(f"{parsed.name} has no alias {parsed.alias!r}; it has {have}")
+            have = aliases(reader, name)
+            raise NotFound(
+                f"{name} has no alias {parsed.alias!r}{closest(parsed.alias, have)}",
+                where=str(parsed),
+                fix=f"one of {', '.join(have)}" if have else "it has none yet",
+            )
         return found
     if parsed.number:
-        for version in list_versions(reader, parsed.name):
-            if version.number == parsed.number:
-                return version
-        raise NotFound(f"{parsed.name} has no version {parsed.number}", fix=f"trimtab show {parsed.name}")
-    found = current(reader, parsed.name) or newest(reader, parsed.name)
+        sql = f"{_VERSION} WHERE a.workspace=? AND a.name=? AND v.number=?"
+        rows = reader.query(sql, (reader.workspace, name, parsed.number))
+        if not rows:
+            raise NotFound(f"{name} has no version {parsed.number}", where=str(parsed), fix=f"trimtab show {name}")
+        return _version(rows[0])
+    found = current(reader, name) or newest(reader, name)
     if found is None:
-        raise NotFound(f"{parsed.name} was never made", fix=f"trimtab run {parsed.name}")
+        raise NotFound(f"{name} was never made", where=str(parsed), fix=f"trimtab run {name}")
     return found
 
 
@@ -232,15 +242,18 @@ def set_alias(tx: Tx, asset_name: str, alias: str, version_id: str, *, expect: s
         Conflict: something else stands there.
         WrongUse: the version is not one of this asset, or the alias is named like an environment.
     """
-    if alias in ("dev", "test", "prod"):
-        raise WrongUse(f"an alias cannot be named like the environment {alias!r}")
+    sql = "SELECT 1 FROM environment WHERE workspace=? AND name=?"
+    if alias in ("dev", "test", "prod") or tx.query(sql, (tx.workspace, alias)):
+        raise WrongUse(f"an alias cannot be named like the environment {alias!r}", where=alias)
     version = get_version(tx, version_id)
     if version.asset != asset_name:
-        raise WrongUse(f"{version.ref} is not a version of {asset_name}")
+        raise WrongUse(f"{version.ref} is not a version of {asset_name}", where=version_id)
     have = alias_of(tx, asset_name, alias)
     have_id = have.id if have else None
     if expect is not ... and expect != have_id:
-        raise Conflict(f"{asset_name}@{alias} is {have.ref if have else 'unset'}, not what was expected")
+        raise Conflict(
+            f"{asset_name}@{alias} is {have.ref if have else 'unset'}, not what was expected", fix="read it again"
+        )
     tx.execute(
         "INSERT INTO alias(workspace, environment, asset_id, name, version_id, epoch) VALUES (?,?,?,?,?,1)"
         " ON CONFLICT (environment, asset_id, name) DO UPDATE SET version_id=excluded.version_id, epoch=epoch+1",
@@ -279,7 +292,15 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 
 def start_run(tx: Tx, run: Run) -> None:
-    """Insert a run; one that is over already (a recorded act) comes with its end."""
+    """Insert a run; one that is over already (a recorded act) comes with its end.
+
+    Raises:
+        WrongUse: its state is none, or does not go with its end.
+    """
+    if run.state not in get_args(RunState) or (run.state == "running") != (run.ended_at is None):
+        raise WrongUse(f"a run that is {run.state!r} cannot have ended at {run.ended_at}", where=run.id)
+    if run.ended_at is not None and run.ended_at < run.started_at:
+        raise WrongUse(f"run {run.id} cannot end before it started", where="ended_at")
     data = {name: getattr(run, name) for name in _RUN_DATA}
     tx.execute(
         "INSERT INTO run(id, workspace, environment, kind, name, state, started_at, ended_at, actor, parent_id,"
@@ -339,7 +360,7 @@ def list_runs(
     picked = {column: value for column, value in wanted.items() if value}
     where = "".join(f" AND {column}=?" for column in picked)
     sql = f"{_RUN} WHERE workspace=? AND environment=?{where} ORDER BY id DESC LIMIT ?"
-    params: list[str | int] = [reader.workspace, reader.environment, *picked.values(), limit or -1]
+    params: list[Value] = [reader.workspace, reader.environment, *picked.values(), limit or -1]
     return [_run(row) for row in reader.query(sql, params)]
 
 
@@ -462,17 +483,15 @@ def last_cache(reader: Reader, asset: str, op: str) -> CacheEntry | None:
     return _entry(rows[0]) if rows else None
 
 
-_UP = """WITH RECURSIVE walk(version_id, run_id, role, depth) AS (
-  SELECT u.version_id, u.run_id, u.role, 1 FROM made m JOIN used u ON u.run_id = m.run_id WHERE m.version_id = ?
-  UNION SELECT u.version_id, u.run_id, u.role, w.depth + 1
-  FROM walk w JOIN made m ON m.version_id = w.version_id JOIN used u ON u.run_id = m.run_id WHERE w.depth < 200)
-SELECT version_id, run_id, role, min(depth) FROM walk GROUP BY version_id, run_id, role ORDER BY 4, 1"""
+_UP = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
+  SELECT u.version_id FROM walk w JOIN made m ON m.version_id = w.id JOIN used u ON u.run_id = m.run_id),
+step(source, target, run_id, role) AS (SELECT w.id, u.version_id, u.run_id, u.role
+  FROM walk w JOIN made m ON m.version_id = w.id JOIN used u ON u.run_id = m.run_id)"""
 
-_DOWN = """WITH RECURSIVE walk(version_id, run_id, role, depth) AS (
-  SELECT m.version_id, m.run_id, u.role, 1 FROM used u JOIN made m ON m.run_id = u.run_id WHERE u.version_id = ?
-  UNION SELECT m.version_id, m.run_id, u.role, w.depth + 1
-  FROM walk w JOIN used u ON u.version_id = w.version_id JOIN made m ON m.run_id = u.run_id WHERE w.depth < 200)
-SELECT version_id, run_id, role, min(depth) FROM walk GROUP BY version_id, run_id, role ORDER BY 4, 1"""
+_DOWN = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
+  SELECT m.version_id FROM walk w JOIN used u ON u.version_id = w.id JOIN made m ON m.run_id = u.run_id),
+step(source, target, run_id, role) AS (SELECT w.id, m.version_id, m.run_id, u.role
+  FROM walk w JOIN used u ON u.version_id = w.id JOIN made m ON m.run_id = u.run_id)"""
 
 
 def ancestors(reader: Reader, version_id: str) -> list[Edge]:
@@ -485,16 +504,29 @@ def descendants(reader: Reader, version_id: str) -> list[Edge]:
     return _edges(reader, _DOWN, version_id)
 
 
-def _edges(reader: Reader, sql: str, version_id: str) -> list[Edge]:
-    rows: Sequence[tuple[Any, ...]] = reader.query(sql, (version_id,))
-    versions = {row[0]: get_version(reader, row[0]) for row in rows}
-    runs = {row[1]: get_run(reader, row[1]) for row in rows}
-    found = []
-    for version, run_id, role, depth in rows:
-        run = runs[run_id]
-        assert run is not None
-        found.append(Edge(version=versions[version], run=run, role=role, depth=depth))
-    return found
+def _edges(reader: Reader, walk: str, start: str) -> list[Edge]:
+    steps: dict[str, list[tuple[str, str, str]]] = {}
+    sql = f"{walk} SELECT source, target, run_id, role FROM step WHERE source <> target"
+    for source, target, run_id, role in reader.query(sql, (start,)):
+        steps.setdefault(source, []).append((target, run_id, role))
+    sql = f"{walk} {_VERSION} WHERE v.id IN (SELECT id FROM walk)"
+    versions = {row[0]: _version(row) for row in reader.query(sql, (start,))}
+    sql = f"{walk} {_RUN} WHERE id IN (SELECT run_id FROM step)"
+    runs = {row[0]: _run(row) for row in reader.query(sql, (start,))}
+    depths = {start: 0}
+    waiting = [start]
+    found: dict[tuple[str, str, str], int] = {}
+    for version_id in waiting:  # grows while it is walked: breadth first, so the first depth is the least
+        for target, run_id, role in steps.get(version_id, ()):
+            found.setdefault((target, run_id, role), depths[version_id] + 1)
+            if target not in depths:
+                depths[target] = depths[version_id] + 1
+                waiting.append(target)
+    order = sorted(found.items(), key=lambda item: (item[1], item[0]))
+    return [
+        Edge(version=versions[version_id], run=runs[run_id], role=role, depth=depth)
+        for (version_id, run_id, role), depth in order
+    ]
 
 
 def add_grant(tx: Tx, digest: str, format: str, run_id: str, by: str, at: datetime) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
 
-from trimtab.core.clock import RealClock, from_micros, to_micros, wall_seconds
+from trimtab.core.clock import wall_seconds
+from trimtab.core.errors import Conflict
 from trimtab.core.nouns import Run
+from trimtab.store.clock import event_time
 from trimtab.store.facts import finish_run, get_run
 from trimtab.store.ledger import Ledger, Tx
 
@@ -61,7 +64,11 @@ def _now() -> int:
 
 
 def acquire(ledger: Ledger, name: str, ttl_s: float = STALE_AFTER) -> Lease | None:
-    """Claim a name for this process; None while a living holder has it."""
+    """Claim a name for this process; None while somebody else has it.
+
+    A holder on this machine has it until it releases it or dies; one elsewhere until its time runs out. This
+    process may claim again what it has, which fences out its earlier claim.
+    """
     me = holder()
 
     def claim(tx: Tx) -> tuple[str, int] | None:
@@ -104,6 +111,17 @@ def release(ledger: Ledger, lease: Lease) -> None:
     ledger.write(drop, what="lease")
 
 
+def check_lease(tx: Tx, lease: Lease) -> None:
+    """Let a transaction go on only while a lease is held: what a fenced-out holder writes is refused.
+
+    Raises:
+        Conflict: somebody else has it now, or it was given back.
+    """
+    sql = "SELECT 1 FROM lease WHERE name=? AND holder=? AND epoch=?"
+    if not tx.query(sql, (lease.name, lease.holder, lease.epoch)):
+        raise Conflict(f"the lease {lease.name!r} is no longer held", where=lease.name, fix="do the work again")
+
+
 def claim_run(tx: Tx, run_id: str, identity: str) -> None:
     """Say that a process executes a run."""
     tx.execute("UPDATE run SET holder=?, beat=? WHERE id=? AND state='running'", (identity, _now(), run_id))
@@ -121,34 +139,41 @@ def beat(ledger: Ledger, run_ids: Iterable[str]) -> None:
         ledger.write(touch, what="beat")
 
 
-def reap(ledger: Ledger) -> list[Run]:
+def reap(ledger: Ledger, now: datetime | None = None) -> list[Run]:
     """Mark runs whose executor is dead as lost and return them.
 
     A holder on this machine is looked at; one elsewhere counts as dead after 60 s (real time) without a beat.
+
+    Args:
+        ledger: whose runs are meant, in its environment.
+        now: event time of their end; what the ledger's clock says if it is not given.
     """
     sql = "SELECT id, holder, beat FROM run WHERE workspace=? AND environment=? AND state='running' AND holder<>''"
     dead = []
     for run_id, identity, last in ledger.query(sql, (ledger.workspace, ledger.environment)):
         alive = is_alive(identity)
         if alive is False or (alive is None and _now() - last > STALE_AFTER * 1e6):
-            dead.append(run_id)
+            dead.append((run_id, identity))
     if not dead:
         return []
 
-    def mark(tx: Tx) -> None:
-        for run_id in dead:
-            run = get_run(tx, run_id)
-            if run is None or run.state != "running":
+    def mark(tx: Tx) -> list[str]:
+        marked = []
+        for run_id, identity in dead:
+            claimed = tx.query("SELECT 1 FROM run WHERE id=? AND holder=? AND state='running'", (run_id, identity))
+            run = get_run(tx, run_id) if claimed else None
+            if run is None:
                 continue
-            ended = max(to_micros(RealClock().now()), to_micros(run.started_at))
             error = {
                 "type": "Lost",
                 "message": "the process that executed it died",
                 "where": "",
                 "fix": "run it again",
             }
-            finish_run(tx, run_id, state="lost", ended_at=from_micros(ended), error=error)
+            ended = max(now or event_time(tx), run.started_at)
+            finish_run(tx, run_id, state="lost", ended_at=ended, error=error)
+            marked.append(run_id)
+        return marked
 
-    ledger.write(mark, what="reap")
-    found = [get_run(ledger, run_id) for run_id in dead]
+    found = [get_run(ledger, run_id) for run_id in ledger.write(mark, what="reap")]
     return [run for run in found if run is not None]

@@ -60,6 +60,24 @@ class Tx(Reader, Protocol):
         ...
 
 
+class _Within:
+    """The same facts, read in another workspace or environment."""
+
+    def __init__(self, reader: Reader, workspace: str, environment: str) -> None:
+        self._reader = reader
+        self.workspace = workspace
+        self.environment = environment
+
+    def query(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        return self._reader.query(sql, params)
+
+
+def within(reader: Reader, *, workspace: str = "", environment: str = "") -> Reader:
+    """Return a reader of the same facts in another workspace or environment; empty means the reader's own."""
+    scope = workspace or reader.workspace, environment or reader.environment
+    return reader if scope == (reader.workspace, reader.environment) else _Within(reader, *scope)
+
+
 class _Job(Generic[T]):
     """A request that waits for its group to be committed."""
 
@@ -83,7 +101,10 @@ class _Transaction:
         return self.execute(sql, params)
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return list(self._connection.execute(sql, _bound(sql, params)))
+        try:
+            return list(self._connection.execute(sql, _bound(sql, params)))
+        except apsw.ConstraintError as error:
+            raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
 
     def note(self, subject: str, **data: Any) -> None:
         self.notes.append({"subject": subject, **data})

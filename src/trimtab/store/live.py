@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -14,8 +14,8 @@ from trimtab.core.digest import canonical
 from trimtab.core.errors import Conflict, NotFound, WrongUse, closest
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Automation, Case, Data, Deployment, DeploymentState, Endpoint
-from trimtab.store.facts import pack, unpack
 from trimtab.store.ledger import Reader, Tx
+from trimtab.store.packing import pack, unpack
 
 RolloutState = Literal["starting", "stepping", "paused", "watching", "promoted", "rolled_back", "failed"]
 FiringState = Literal["pending", "running", "done", "failed"]
@@ -58,6 +58,11 @@ class Alarm(Struct, frozen=True, kw_only=True):
     resolved_at: datetime | None = None
 
 
+def _check_state(state: str, states: Any) -> None:
+    if state not in get_args(states):
+        raise WrongUse(f"{state!r} is not a state", where="state", fix=f"one of {', '.join(get_args(states))}")
+
+
 _ENDPOINT = "SELECT id, name, spec, traffic, epoch, created_at, environment, workspace FROM endpoint"
 
 
@@ -69,13 +74,20 @@ def _endpoint(row: tuple[Any, ...]) -> Endpoint:
 
 
 def put_endpoint(tx: Tx, *, name: str, spec: Data, at: datetime) -> Endpoint:
-    """Insert an endpoint without traffic, or update its spec."""
+    """Insert an endpoint without traffic, or update its spec.
+
+    Raises:
+        Conflict: the name belongs to an asset.
+    """
     known = find_endpoint(tx, name)
     if known is not None:
         if canonical(known.spec) != canonical(spec):
             tx.execute("UPDATE endpoint SET spec=? WHERE id=?", (pack(spec), known.id))
             tx.note(known.id, spec="changed")
         return msgspec.structs.replace(known, spec=spec)
+    kind = tx.query("SELECT kind FROM asset WHERE workspace=? AND name=?", (tx.workspace, name))
+    if kind:
+        raise Conflict(f"{name!r} is a {kind[0][0]} already", where=name, fix="choose another name")
     made_id = new_id("end")
     tx.execute(
         "INSERT INTO endpoint(id, workspace, environment, name, spec, traffic, epoch, created_at)"
@@ -114,7 +126,7 @@ def get_endpoint(reader: Reader, endpoint_id: str) -> Endpoint:
     """
     rows = reader.query(f"{_ENDPOINT} WHERE id=?", (endpoint_id,))
     if not rows:
-        raise NotFound(f"there is no endpoint {endpoint_id}")
+        raise NotFound(f"there is no endpoint {endpoint_id}", where=endpoint_id)
     return _endpoint(rows[0])
 
 
@@ -139,15 +151,28 @@ def set_traffic(tx: Tx, endpoint_id: str, traffic: Mapping[str, float], *, expec
     """
     endpoint = get_endpoint(tx, endpoint_id)
     if endpoint.epoch != expect_epoch:
-        raise Conflict(f"traffic of {endpoint.name} has changed (epoch {endpoint.epoch}, not {expect_epoch})")
+        raise Conflict(
+            f"traffic of {endpoint.name} has changed (epoch {endpoint.epoch}, not {expect_epoch})",
+            where=endpoint_id,
+            fix="read it again",
+        )
     shares = {name: float(share) for name, share in traffic.items() if share}
     total = sum(shares.values())
-    if any(share < 0 for share in shares.values()) or min(abs(total), abs(total - 100)) > 1e-9:
-        raise WrongUse(f"traffic sums to {total:g}", fix="shares are percent and sum to 0 or 100")
+    # "not <=" rather than ">": a NaN compares as false and must be refused.
+    if any(share < 0 for share in shares.values()) or not min(abs(total), abs(total - 100)) <= 1e-9:
+        raise WrongUse(
+            f"traffic of {endpoint.name} would sum to {total:.12g}", fix="shares are percent and sum to 0 or 100"
+        )
     for deployment_id in shares:
         deployment = get_deployment(tx, deployment_id)
-        if deployment.endpoint_id != endpoint_id or deployment.state != "ready":
-            raise WrongUse(f"deployment {deployment.number} is {deployment.state} or belongs to another endpoint")
+        if deployment.endpoint_id != endpoint_id:
+            raise WrongUse(f"deployment {deployment.number} belongs to another endpoint", where=deployment_id)
+        if deployment.state != "ready":
+            raise WrongUse(
+                f"deployment {deployment.number} of {endpoint.name} is {deployment.state}",
+                where=deployment_id,
+                fix="send traffic to it when it is ready",
+            )
     tx.execute("UPDATE endpoint SET traffic=?, epoch=epoch+1 WHERE id=?", (pack(shares), endpoint_id))
     tx.note(endpoint_id, traffic=shares, before=endpoint.traffic)
     return msgspec.structs.replace(endpoint, traffic=shares, epoch=endpoint.epoch + 1)
@@ -195,7 +220,7 @@ def get_deployment(reader: Reader, deployment_id: str) -> Deployment:
     """
     rows = reader.query(f"{_DEPLOYMENT} WHERE id=?", (deployment_id,))
     if not rows:
-        raise NotFound(f"there is no deployment {deployment_id}")
+        raise NotFound(f"there is no deployment {deployment_id}", where=deployment_id)
     return _deployment(rows[0])
 
 
@@ -223,7 +248,14 @@ def set_desired(tx: Tx, deployment_id: str, desired: Literal["up", "down"]) -> N
 
 
 def set_deployment_state(tx: Tx, deployment_id: str, state: DeploymentState, reason: str = "") -> None:
-    """Say what is true of a deployment, and why."""
+    """Say what is true of a deployment, and why.
+
+    Raises:
+        NotFound: there is no such deployment.
+        WrongUse: ``state`` is none of a deployment's.
+    """
+    _check_state(state, DeploymentState)
+    get_deployment(tx, deployment_id)
     tx.execute("UPDATE deployment SET state=?, reason=? WHERE id=?", (state, reason, deployment_id))
     tx.note(deployment_id, state=state, reason=reason)
 
@@ -244,6 +276,7 @@ def add_rollout(tx: Tx, row: RolloutRow) -> None:
     Raises:
         Conflict: the endpoint has another one under way.
     """
+    _check_state(row.state, RolloutState)
     active = active_rollout(tx, row.endpoint_id)
     if active is not None and row.state in ACTIVE:
         raise Conflict(f"rollout {active.id} of this endpoint is still {active.state}")
@@ -260,11 +293,18 @@ def update_rollout(tx: Tx, row: RolloutRow, expect_state: RolloutState | None = 
     """Write a rollout's state and data.
 
     Raises:
-        Conflict: it is not in the state that was expected.
+        NotFound: there is no such rollout.
+        Conflict: it is not in the state that was expected, or it is over.
     """
-    have = tx.query("SELECT state FROM rollout WHERE id=?", (row.id,))
-    if not have or (expect_state is not None and have[0][0] != expect_state):
-        raise Conflict(f"rollout {row.id} is {have[0][0] if have else 'gone'}, not {expect_state}")
+    _check_state(row.state, RolloutState)
+    found = tx.query("SELECT state FROM rollout WHERE id=?", (row.id,))
+    if not found:
+        raise NotFound(f"there is no rollout {row.id}", where=row.id)
+    have = found[0][0]
+    if have != (expect_state or have):
+        raise Conflict(f"rollout {row.id} is {have}, not {expect_state}", where=row.id, fix="read it again")
+    if have not in ACTIVE and row.state != have:
+        raise Conflict(f"rollout {row.id} is {have} and cannot become {row.state}", where=row.id)
     tx.execute(
         "UPDATE rollout SET state=?, data=?, updated_at=? WHERE id=?",
         (row.state, pack(row.data), to_micros(row.updated_at), row.id),
@@ -326,11 +366,18 @@ def add_firing(tx: Tx, *, automation_id: str, key: str, at: datetime, data: Data
 
 
 def update_firing(tx: Tx, firing: Firing) -> None:
-    """Write a firing's state, data and run."""
-    tx.execute(
-        "UPDATE firing SET state=?, data=?, run_id=? WHERE id=?",
+    """Write a firing's state, data and run.
+
+    Raises:
+        NotFound: there is no such firing.
+    """
+    _check_state(firing.state, FiringState)
+    found = tx.execute(
+        "UPDATE firing SET state=?, data=?, run_id=? WHERE id=? RETURNING 1",
         (firing.state, pack(firing.data), firing.run_id, firing.id),
     )
+    if not found:
+        raise NotFound(f"there is no firing {firing.id}", where=firing.id)
     tx.note(firing.id, state=firing.state)
 
 
@@ -372,6 +419,18 @@ def list_alarms(reader: Reader, endpoint_id: str = "") -> list[Alarm]:
     ]  # fmt: skip
 
 
+def resolve_alarm(tx: Tx, alarm_id: str, at: datetime) -> None:
+    """Say when an alarm was over; the first time stands.
+
+    Raises:
+        NotFound: there is no such alarm.
+    """
+    sql = "UPDATE alarm SET resolved_at=coalesce(resolved_at, ?) WHERE id=? RETURNING 1"
+    if not tx.execute(sql, (to_micros(at), alarm_id)):
+        raise NotFound(f"there is no alarm {alarm_id}", where=alarm_id)
+    tx.note(alarm_id, resolved=True)
+
+
 def open_case(tx: Tx, *, kind: str, title: str, subject: str, at: datetime, facts: Data) -> Case:
     """Open a matter that waits for people; one that is open for the same subject and kind is returned."""
     for case in list_cases(tx):
@@ -388,8 +447,14 @@ def open_case(tx: Tx, *, kind: str, title: str, subject: str, at: datetime, fact
 
 
 def close_case(tx: Tx, case_id: str, *, run_id: str) -> None:
-    """Close a case by the run that decided it."""
-    tx.execute("UPDATE \"case\" SET state='closed', closed_by=? WHERE id=? AND state='open'", (run_id, case_id))
+    """Close a case by the run that decided it.
+
+    Raises:
+        Conflict: it is not open.
+    """
+    sql = "UPDATE \"case\" SET state='closed', closed_by=? WHERE id=? AND state='open' RETURNING 1"
+    if not tx.execute(sql, (run_id, case_id)):
+        raise Conflict(f"case {case_id} is not open", where=case_id)
     tx.note(case_id, closed_by=run_id)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
 
-from trimtab.core.clock import RealClock, from_micros, to_micros
+from trimtab.core.clock import wall_seconds
 from trimtab.core.errors import WrongUse
 from trimtab.store.blobs import LocalBlobs
+from trimtab.store.clock import Mode, event_time, put_clock, read_clock
 from trimtab.store.layout import Home
 from trimtab.store.ledger import Ledger, Tx
+from trimtab.store.packing import pack
 from trimtab.store.tables import DeltaTables
 
-Mode = Literal["real", "simulated"]
+_SCOPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 
 class Store:
@@ -35,24 +38,18 @@ class Store:
         """The environment whose names and facts are meant."""
         return self.ledger.environment
 
-    def _clock(self) -> tuple[str, int] | None:
-        sql = "SELECT mode, at FROM clock WHERE workspace=? AND environment=?"
-        rows = self.ledger.query(sql, (self.ledger.workspace, self.ledger.environment))
-        return rows[0] if rows else None
-
     def clock_is_set(self) -> bool:
         """Say whether somebody chose this store's clock."""
-        return self._clock() is not None
+        return read_clock(self.ledger) is not None
 
     def clock_mode(self) -> Mode:
         """Return whether event time is real or simulated."""
-        row = self._clock()
-        return "simulated" if row and row[0] == "simulated" else "real"
+        row = read_clock(self.ledger)
+        return row[0] if row else "real"
 
     def now(self) -> datetime:
         """Return event time."""
-        row = self._clock()
-        return from_micros(row[1]) if row and row[0] == "simulated" else RealClock().now()
+        return event_time(self.ledger)
 
     def set_clock(self, mode: Mode, at: datetime) -> None:
         """Choose the clock, or move a simulated one forward.
@@ -60,36 +57,57 @@ class Store:
         Raises:
             WrongUse: simulated time would go back, or has begun and should become real.
         """
-
-        def change(tx: Tx) -> None:
-            rows = tx.query(
-                "SELECT mode, at FROM clock WHERE workspace=? AND environment=?",
-                (tx.workspace, tx.environment),
-            )
-            if rows and rows[0][0] == "simulated":
-                if mode != "simulated":
-                    raise WrongUse("this store lives on simulated time", fix="use another store for real time")
-                if to_micros(at) < rows[0][1]:
-                    raise WrongUse(
-                        f"the clock stands at {from_micros(rows[0][1]).isoformat()} and cannot go back to"
-                        f" {at.isoformat()}",
-                        fix="advance it to a later time",
-                    )
-            tx.execute(
-                "INSERT OR REPLACE INTO clock(workspace, environment, mode, at) VALUES (?,?,?,?)",
-                (tx.workspace, tx.environment, mode, to_micros(at)),
-            )
-            tx.note("clock", mode=mode, at=to_micros(at))
-
-        self.ledger.write(change, what="clock")
+        self.ledger.write(lambda tx: put_clock(tx, mode, at), what="clock")
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open; calling it again does nothing."""
         self.ledger.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def open_store(root: Path, *, environment: str = "dev", workspace: str = "default", actor: str = "") -> Store:
-    """Open the store in the folder ``root``, made if it is not there."""
+    """Open the store in the folder ``root``, made if it is not there.
+
+    Args:
+        root: the folder.
+        environment: where names resolve and facts are written, such as ``dev`` or ``prod``.
+        workspace: which of the store's workspaces is meant.
+        actor: who acts, for the audit leaves.
+
+    Raises:
+        WrongUse: the environment or workspace has a name that no reference could contain.
+    """
+    for what, name in (("environment", environment), ("workspace", workspace)):
+        if _SCOPE_NAME.fullmatch(name) is None:
+            raise WrongUse(f"{name[:60]!r} cannot name an {what}", fix="use letters, digits, _ and -")
     home = Home(root)
     ledger = Ledger.open(home.ledger, workspace=workspace, environment=environment, actor=actor)
+    try:
+        _register(ledger)
+    except BaseException:
+        ledger.close()
+        raise
     return Store(home, ledger)
+
+
+def _register(ledger: Ledger) -> None:
+    sql = "SELECT 1 FROM environment WHERE workspace=? AND name=?"
+    if ledger.query(sql, (ledger.workspace, ledger.environment)):
+        return
+    at = int(wall_seconds() * 1e6)
+
+    def add(tx: Tx) -> None:
+        tx.execute("INSERT OR IGNORE INTO workspace(name, created_at) VALUES (?,?)", (tx.workspace, at))
+        tx.execute(
+            "INSERT OR IGNORE INTO environment(workspace, name, spec) VALUES (?,?,?)",
+            (tx.workspace, tx.environment, pack({})),
+        )
+
+    ledger.write(add, what="open environment")
