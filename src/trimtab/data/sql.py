@@ -185,8 +185,8 @@ def run_step(step: SQL, frames: Mapping[str, Any], *, where: str = "") -> Any:
         for name, table in frames.items():
             connection.register(name, table)
         connection.execute("SET enable_external_access=false")
-        made = connection.execute(step.text, list(step.params)).arrow()
-        return made.read_all() if hasattr(made, "read_all") else made
+        made = connection.sql(step.text, params=list(step.params)).to_arrow_table()
+        return made
     except duckdb.Error as error:
         names = ", ".join(frames)
         raise BadInput(f"the SQL step failed: {error}", where=where, fix=f"its tables are {names}") from error

@@ -1,0 +1,74 @@
+"""Packing a fitted model: skops where it can, pickle under a grant where it cannot; equal fits pack equally."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.errors import StepFailed
+from trimtab.core.nouns import Data
+from trimtab.core.optional import need
+from trimtab.train.predictor import Predictor
+
+_TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def dump(model: Any, snapshot_modules: frozenset[str]) -> tuple[bytes, Data]:
+    """Return a model's bytes and ``{"format", "trusted", "note"}``.
+
+    Args:
+        model: a fitted estimator or a Predictor.
+        snapshot_modules: first-party modules; a Predictor's class must live in one, so that it can be read
+            again from the snapshot.
+
+    Raises:
+        StepFailed: it cannot be packed.
+    """
+    if isinstance(model, Predictor):
+        return _pickled(model, snapshot_modules, "a tt.Predictor is kept by pickle")
+    skops: Any = need("skops.io")
+    try:
+        content = skops.dumps(model)
+        unknown = skops.get_untrusted_types(data=content)
+    except Exception as error:
+        return _pickled(model, snapshot_modules, f"skops cannot keep it: {error}")
+    foreign = [name for name in unknown if not name.startswith(_TRUSTED)]
+    if foreign:
+        return _pickled(model, snapshot_modules, f"skops does not know {', '.join(foreign[:5])}")
+    return _same_every_time(content), {"format": "skops", "trusted": sorted(unknown), "note": ""}
+
+
+def _pickled(model: Any, modules: frozenset[str], note: str) -> tuple[bytes, Data]:
+    home = type(model).__module__
+    if isinstance(model, Predictor) and home not in modules:
+        raise StepFailed(
+            f"the class {type(model).__qualname__} lives in {home!r}, which is not a module of the project",
+            fix="define the Predictor's class in a module of the project, at its top level",
+        )
+    try:
+        return pickle.dumps(model, protocol=5), {"format": "pickle", "trusted": [], "note": note}
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise StepFailed(
+            f"the model cannot be packed: {error}", fix="keep only data in it, and its class at a module's top level"
+        ) from error
+
+
+def _same_every_time(content: bytes) -> bytes:
+    """Return a zip with its members in order and without the time of day, so that equal fits are equal bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in sorted(source.namelist()):
+            info = zipfile.ZipInfo(name, date_time=_EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(info, source.read(name))
+    return out.getvalue()
+
+
+def files_of(location: Mapping[str, Any], blobs: Any) -> dict[str, Path]:
+    """Return a model version's files: name -> local path."""
+    return {name: blobs.path(digest) for name, digest in location["files"].items()}
