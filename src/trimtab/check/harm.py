@@ -110,9 +110,7 @@ class HarmProcess(Struct, frozen=True, kw_only=True):
         items = [float(loss) for loss in losses]
         for index, loss in enumerate(items):
             if not 0.0 <= loss <= 1.0:
-                raise BadInput(
-                    f"loss {loss!r} is not in [0, 1]", where=f"losses[{index}]", fix="clip and scale"
-                )
+                raise BadInput(f"loss {loss!r} is not in [0, 1]", where=f"losses[{index}]", fix="clip and scale")
         passed = float(len(items)) if exposure is None else exposure
         if not 0.0 <= passed < math.inf:
             raise WrongUse(f"an exposure of {passed!r} is not zero or more", where="exposure")
@@ -207,9 +205,7 @@ def source_risk_bound(mean: float, n: int, variance: float | None = None, delta:
     return min(1.0, mean + min(hoeffding, bernstein))
 
 
-def null_mean(
-    mean: float, n: int, variance: float | None = None, *, tolerance: float, delta: float = 0.01
-) -> float:
+def null_mean(mean: float, n: int, variance: float | None = None, *, tolerance: float, delta: float = 0.01) -> float:
     """Return ``m`` for ``HarmProcess``: the risk's upper bound plus the tolerated rise, at most 1.
 
     False alarms are then within the budget with probability ``1 - delta`` over the held-back rows; with the
@@ -251,14 +247,10 @@ class MeanSequence(Struct, frozen=True, kw_only=True):
         floors, ceilings = list(self.floors), list(self.ceilings)
         for index, loss in enumerate(items):
             if not 0.0 <= loss <= 1.0:
-                raise BadInput(
-                    f"loss {loss!r} is not in [0, 1]", where=f"losses[{index}]", fix="clip and scale"
-                )
+                raise BadInput(f"loss {loss!r} is not in [0, 1]", where=f"losses[{index}]", fix="clip and scale")
             floors[math.floor(loss * BINS)] += 1
             ceilings[math.ceil(loss * BINS)] += 1
-        return MeanSequence(
-            floors=tuple(floors), ceilings=tuple(ceilings), total=self.total + math.fsum(items)
-        )
+        return MeanSequence(floors=tuple(floors), ceilings=tuple(ceilings), total=self.total + math.fsum(items))
 
     def merge(self, other: MeanSequence) -> MeanSequence:
         """Return the state of both streams together."""
@@ -301,8 +293,7 @@ def _lower_end(tally: Sequence[int], limit: float) -> float:
 
     def rejected(mean: float) -> bool:
         logs = [
-            math.fsum(count * math.log1p(part * (value / mean - 1.0)) for value, count in cells)
-            for part in _FRACTIONS
+            math.fsum(count * math.log1p(part * (value / mean - 1.0)) for value, count in cells) for part in _FRACTIONS
         ]
         top = max(logs)
         return top + math.log(math.fsum(math.exp(log - top) for log in logs)) >= threshold

@@ -32,9 +32,7 @@ Side = Literal["harm", "non_inferiority"]
 Tally = tuple[tuple[float, int, int], ...]
 
 GRID = 40
-LOG_RATIOS = tuple(
-    math.log(1.05) + (math.log(20.0) - math.log(1.05)) * index / (GRID - 1) for index in range(GRID)
-)
+LOG_RATIOS = tuple(math.log(1.05) + (math.log(20.0) - math.log(1.05)) * index / (GRID - 1) for index in range(GRID))
 _RAW = tuple(math.exp(-log_ratio * log_ratio / 2) for log_ratio in LOG_RATIOS)
 LOG_PRIOR = tuple(math.log(weight / math.fsum(_RAW)) for weight in _RAW)
 LOG_CAP = 690.0

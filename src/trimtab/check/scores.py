@@ -114,9 +114,7 @@ def r2(labels: ArrayLike, predictions: ArrayLike) -> float:
     truth, values = _pair(labels, predictions)
     spread = float(((truth - truth.mean()) ** 2).sum())
     if not spread:
-        raise BadInput(
-            "r2 needs labels that differ", where="labels", fix="evaluate on more rows, or use rmse"
-        )
+        raise BadInput("r2 needs labels that differ", where="labels", fix="evaluate on more rows, or use rmse")
     return 1.0 - float(((values - truth) ** 2).sum()) / spread
 
 
@@ -243,9 +241,7 @@ def _same_length(truth: Any, values: Any) -> None:
 
 def _in_unit(values: Any) -> None:
     if not ((values >= 0) & (values <= 1)).all():
-        raise BadInput(
-            "probabilities lie between 0 and 1", where="predictions", fix="pass probabilities, not logits"
-        )
+        raise BadInput("probabilities lie between 0 and 1", where="predictions", fix="pass probabilities, not logits")
 
 
 ROW_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], NDArray[Any]]] = {
