@@ -15,16 +15,12 @@ from trimtab.pipeline.manifest import Manifest
 
 
 def _asset(name: str, *inputs: str, kind: str = "table", line: int = 1, **more: Any) -> Declaration:
-    return Declaration(
-        name=name, kind=kind, module="m", qualname=name, file="m.py", line=line, inputs=inputs, **more
-    )
+    return Declaration(name=name, kind=kind, module="m", qualname=name, file="m.py", line=line, inputs=inputs, **more)
 
 
 def _manifest(*assets: Declaration, **more: Any) -> Manifest:
     fields: dict[str, Any] = {"endpoints": [], "automations": [], **more}
-    return Manifest(
-        project="p", declarations=list(assets), code={}, steps={}, checks={}, snapshot={}, **fields
-    )
+    return Manifest(project="p", declarations=list(assets), code={}, steps={}, checks={}, snapshot={}, **fields)
 
 
 def _wrong(made: Manifest) -> str:
@@ -39,9 +35,7 @@ def _endpoint(name: str, serves: str) -> EndpointDeclaration:
 
 def test_order_and_neighbours() -> None:
     """Inputs come before what takes them; upstream and downstream are transitive."""
-    graph = Graph.build(
-        _manifest(_asset("c", "b"), _asset("b", "a"), _asset("a", kind="source"), _asset("d", "a"))
-    )
+    graph = Graph.build(_manifest(_asset("c", "b"), _asset("b", "a"), _asset("a", kind="source"), _asset("d", "a")))
     assert graph.order.index("a") < graph.order.index("b") < graph.order.index("c")
     assert graph.upstream("c") == ["a", "b"]
     assert graph.downstream("a") == ["b", "c", "d"]

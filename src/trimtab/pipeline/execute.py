@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from trimtab.core.clock import monotonic
 from trimtab.core.declare import Declaration
 from trimtab.core.errors import GateFailed, StaleInput, TrimtabError, WrongUse
 from trimtab.core.nouns import Data, Run, RunState, Verdict, Version
-from trimtab.pipeline.claims import Claim, Claims
 from trimtab.pipeline.files import FileDigests
 from trimtab.pipeline.graph import Graph
 from trimtab.pipeline.interrupts import interrupts
@@ -22,20 +22,22 @@ from trimtab.pipeline.manifest import Manifest, checks_data, load_manifest, snap
 from trimtab.pipeline.plan import Plan, Stage
 from trimtab.pipeline.pool import Notice, Pool
 from trimtab.pipeline.project import Project
-from trimtab.pipeline.record import Records
+from trimtab.pipeline.record import Records, at_work
 from trimtab.pipeline.recovery import reap, to_recover
-from trimtab.pipeline.report import Event, EventKind, Report, StageReport, StageState, make_report
+from trimtab.pipeline.report import Event, EventKind, Report, StageReport, StageState, exit_of, make_report
 from trimtab.pipeline.runtime import actor as this_account
 from trimtab.pipeline.runtime import run_code, run_runtime
 from trimtab.pipeline.settle import Decision, decide
 from trimtab.pipeline.steps import GATE, Steps
-from trimtab.store import facts
+from trimtab.store import facts, leases
 from trimtab.store.store import Store
 
 __all__ = ["Event", "Report", "StageReport", "execute", "new_pool"]
 
 OnEvent = Callable[[Event], None]
 _TICK_S = 0.2
+_BEAT_S = 15.0
+_REAP_S = 2.0
 _POLL_S = 0.05
 _CANCELLED: Data = {
     "type": "Cancelled",
@@ -124,7 +126,6 @@ class _Running:
     stage: Stage
     node: Declaration
     run: Run
-    claim: Claim
     log: Path
     started: float
     candidate: Version | None
@@ -144,17 +145,23 @@ class _Executor:
         self._graph = Graph.build(manifest)
         self._steps = Steps(project, manifest, self._graph, store, plan.runtime)
         self._digests = FileDigests(store.home.cache / "files.msgpack")
-        self._claims = Claims(store)
+        self._beat_at = monotonic() + _BEAT_S
+        self._reap_at = 0.0
         self._runtime = run_runtime(project, threads=pool.session.threads)
         code = run_code(project, manifest, store)
         self._records = Records(store, manifest, code=code, runtime=self._runtime, actor=actor, plan=plan.id)
         self._assets: dict[str, str] = {}
-        self._todo = list(plan.stages)
-        self._planned = {stage.id for stage in plan.stages}
+        self._waits = {stage.id: len(stage.after) for stage in plan.stages}
+        self._followers: dict[str, list[Stage]] = {stage.id: [] for stage in plan.stages}
+        for stage in plan.stages:
+            for name in stage.after:
+                self._followers[name].append(stage)
+        self._ready = deque(stage for stage in plan.stages if not stage.after)
         self._reports: dict[str, StageReport] = {}
         self._versions: dict[str, Version] = {}
         self._running: dict[str, _Running] = {}
         self._queued: set[str] = set()
+        self._passed_over: dict[str, list[str]] = {}
 
     def run(self) -> Report:
         """Run to the end, or until cancelled."""
@@ -162,7 +169,7 @@ class _Executor:
         self._declare()
         try:
             with interrupts(self.cancel):
-                while (self._todo or self._running) and not self.cancel.is_set():
+                while (self._ready or self._running) and not self.cancel.is_set():
                     moved = self._advance()
                     if self._running or not moved:
                         self._hear()
@@ -173,7 +180,6 @@ class _Executor:
             self._stop()
             raise
         finally:
-            self._claims.release_all()
             self._digests.save()
         reports = [self._reports[stage.id] for stage in self._plan.stages]
         return make_report(self._plan.id, reports)
@@ -192,18 +198,36 @@ class _Executor:
     def _advance(self) -> bool:
         """Settle or start every stage whose turn has come; say whether anything moved."""
         moved = False
-        for stage in list(self._todo):
-            before = [self._reports.get(name) for name in stage.after if name in self._planned]
-            if any(report is None for report in before):
-                continue
-            broken = [r.id for r in before if r is not None and r.state not in ("done", "reused")]
-            if broken:
-                self._settle(stage, "blocked", reason=f"{broken[0]} did not succeed")
+        waiting: list[Stage] = []
+        while self._ready and not self.cancel.is_set():
+            stage = self._ready.popleft()
+            before = [self._reports[name] for name in stage.after]
+            broken = [report for report in before if report.state not in ("done", "reused")]
+            if broken and not self._overridden(stage, broken):
+                self._settle(stage, "blocked", reason=f"{broken[0].id} did not succeed")
             elif not self._turn(stage):
+                waiting.append(stage)
                 continue
             moved = True
-            self._todo.remove(stage)
+        self._ready.extend(waiting)
         return moved
+
+    def _overridden(self, stage: Stage, broken: list[StageReport]) -> bool:
+        """Say whether a model goes on with what was published before, though a gate refused newer data.
+
+        Only an override allows that, and only where gates said no: a fault is never passed over.
+        """
+        node = self._graph.nodes[stage.asset]
+        refused = all(exit_of(report.error) == 1 or report.state == "blocked" for report in broken)
+        if not self._plan.overrides or node.kind != "model" or stage.op == GATE or not refused:
+            return False
+        for name in node.inputs:
+            current = self._versions.get(name) or facts.current(self._store.ledger, name)
+            if current is None:
+                return False
+            self._versions[name] = current
+        self._passed_over[stage.id] = [f"{report.id} did not succeed" for report in broken]
+        return True
 
     def _turn(self, stage: Stage) -> bool:
         """Settle or start one stage; False when it has to wait for a slot or for another process."""
@@ -214,29 +238,16 @@ class _Executor:
             return True
         if decision.action == "run" and self._pool.free <= 0:
             return False
-        claim = self._claims.take(node.name)
-        if claim is None:
+        if decision.action == "again":
+            self._again(stage, node, decision)
+        elif decision.action == "refuse":
+            self._refuse(stage, node, decision)
+        elif not self._start(stage, node, decision):
             if stage.id not in self._queued:
                 self._queued.add(stage.id)
                 self._tell("progress", stage, f"waits for another run of {node.name}")
             return False
         self._queued.discard(stage.id)
-        try:
-            # Somebody else may have finished the same step before the claim was ours.
-            decision = decide(self._steps, stage, node, self._versions, self._plan.overrides)
-            if decision.action == "run":
-                self._start(stage, node, decision, claim)
-                return True
-            if decision.action == "reuse":
-                self._reuse(stage, decision)
-            elif decision.action == "again":
-                self._again(stage, node, decision)
-            else:
-                self._refuse(stage, node, decision)
-        except BaseException:
-            self._claims.release(claim)
-            raise
-        self._claims.release(claim)
         return True
 
     def _reuse(self, stage: Stage, decision: Decision) -> None:
@@ -280,12 +291,24 @@ class _Executor:
         self._records.refused(run, decision.used, error.as_data())
         self._settle(stage, "failed", error=error.as_data(), run=run)
 
-    def _start(self, stage: Stage, node: Declaration, decision: Decision, claim: Claim) -> None:
-        if decision.stale:
-            act = self._records.new(node, "override", params=self._plan.overrides)
-            self._records.override(act, decision.used, decision.stale, self._plan.overrides)
-        recover = to_recover(self._store, node.name, self._own_assets(node))
+    def _start(self, stage: Stage, node: Declaration, decision: Decision) -> bool:
+        """Begin a step; False when another execution is at work on its asset, or has just done the same."""
+        if at_work(self._store.ledger, node.name):
+            if monotonic() >= self._reap_at:
+                # Whoever it is may have died meanwhile.
+                self._reap_at = monotonic() + _REAP_S
+                reap(self._store)
+            return False
+        candidate = decision.inputs.get("candidate")
         run = self._new_run(stage, node, decision)
+        always = bool(stage.fingerprint.get("always"))
+        if not self._records.begin(run, decision.used, candidate=candidate, always=always):
+            return False
+        stale = [*self._passed_over.get(stage.id, []), *decision.stale]
+        if stale:
+            act = self._records.new(node, "override", params=self._plan.overrides)
+            self._records.override(act, decision.used, stale, self._plan.overrides)
+        assets = self._own_assets(node)
         log = self._store.home.logs / f"{run.id}.log"
         job = Job(
             id=stage.id,
@@ -302,36 +325,36 @@ class _Executor:
             overrides=self._plan.overrides,
             runtime=self._runtime,
             fingerprint=stage.fingerprint,
-            assets=self._own_assets(node),
+            assets=assets,
             log=str(log),
-            recover=recover,
+            recover=to_recover(self._store, node.name, assets, run_id=run.id),
         )
-        self._records.begin(run, decision.used)
         self._running[stage.id] = _Running(
             stage=stage,
             node=node,
             run=run,
-            claim=claim,
             log=log,
             started=monotonic(),
-            candidate=decision.inputs.get("candidate"),
+            candidate=candidate,
         )
-        claim.run_id = run.id
         self._tell("started", stage, f"run {run.id}")
         self._pool.start(job, timeout_s=self.timeout_s)
+        return True
 
     def _own_assets(self, node: Declaration) -> dict[str, str]:
         return {name: self._assets[name] for name in assets_made(self._steps.kind(node), node)}
 
     def _hear(self) -> None:
-        """Wait a little for the workers, record what ended, and keep our claims alive."""
+        """Wait a little for the workers, record what ended, and say that our runs are alive."""
         timeout = _POLL_S if self._queued else _TICK_S
         if self._running:
             for notice in self._pool.wait(timeout):
                 self._take(notice)
         else:
             sleep(timeout)
-        self._claims.beat()
+        if monotonic() >= self._beat_at:
+            self._beat_at = monotonic() + _BEAT_S
+            leases.beat(self._store.ledger, [running.run.id for running in self._running.values()])
 
     def _take(self, notice: Notice) -> None:
         running = self._running.get(notice.job)
@@ -349,15 +372,12 @@ class _Executor:
         stage, told = running.stage, notice.told
         del self._running[stage.id]
         log = self._keep_log(running)
-        try:
-            if self.cancel.is_set() and told.kind != "done":
-                self._fail(running, _CANCELLED, log, "cancelled")
-            elif told.kind == "done" and told.result is not None:
-                self._done(running, told.result, log)
-            else:
-                self._fail(running, told.error, log, "failed")
-        finally:
-            self._claims.release(running.claim)
+        if self.cancel.is_set() and told.kind != "done":
+            self._fail(running, _CANCELLED, log, "cancelled")
+        elif told.kind == "done" and told.result is not None:
+            self._done(running, told.result, log)
+        else:
+            self._fail(running, told.error, log, "failed")
 
     def _done(self, running: _Running, result: StepResult, log: str) -> None:
         stage, node = running.stage, running.node
@@ -419,9 +439,10 @@ class _Executor:
         while self._running:
             for notice in self._pool.wait(_TICK_S):
                 self._take(notice)
-        for stage in self._todo:
-            self._settle(stage, "cancelled")
-        self._todo = []
+        for stage in self._plan.stages:
+            if stage.id not in self._reports:
+                self._settle(stage, "cancelled")
+        self._ready.clear()
 
     def _settle(
         self,
@@ -448,6 +469,10 @@ class _Executor:
             reason=reason or stage.reason,
         )
         self._reports[stage.id] = report
+        for follower in self._followers[stage.id]:
+            self._waits[follower.id] -= 1
+            if not self._waits[follower.id]:
+                self._ready.append(follower)
         text = " ".join(part for part in (state, report.version) if part)
         self._tell("finished", stage, f"{text} in {seconds:.2f} s", {"state": state, "seconds": seconds})
 

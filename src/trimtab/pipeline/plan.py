@@ -217,7 +217,7 @@ class _Planner:
             reason=reason,
             changed=changed,
             key=key,
-            after=list(dict.fromkeys([before.id, *before.after])),
+            after=[before.id],
             version=version,
             params=before.params,
         )

@@ -7,6 +7,7 @@ import selectors
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -176,15 +177,21 @@ class Pool:
         return ours
 
     def _fork(self) -> _Worker:
-        control = self._control or self._begin()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        control = self._control or self._begin()
         with theirs:
-            socket.send_fds(control, [b"fork"], [theirs.fileno()])
+            try:
+                socket.send_fds(control, [b"fork"], [theirs.fileno()])
+            except BrokenPipeError:
+                # It died while nobody worked; a new one takes its place.
+                self._drop_server()
+                control = self._begin()
+                socket.send_fds(control, [b"fork"], [theirs.fileno()])
         while True:
             answer = control.recv(_CHUNK)
             if not answer:
                 ours.close()
-                self.close()
+                self._drop_server()
                 raise Unavailable("the worker server died", fix="run again; look for out-of-memory kills")
             what, pid, code = msgspec.msgpack.decode(answer)
             if what == "forked":
@@ -196,15 +203,30 @@ class Pool:
         return worker
 
     def _hear_server(self) -> None:
-        assert self._control is not None
-        message = self._control.recv(_CHUNK)
+        if self._control is None:
+            return
+        try:
+            # What made the socket readable may have been read meanwhile.
+            message = self._control.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            message = b""
         if message:
             _, pid, code = msgspec.msgpack.decode(message)
             self._note_end(pid, code)
             return
+        self._drop_server()
+
+    def _drop_server(self) -> None:
+        """Note that the server died; the kernel killed its workers with it."""
+        assert self._control is not None and self._server is not None
         self._selector.unregister(self._control)
         self._control.close()
         self._control = None
+        self._server.kill()
+        self._server.wait()
+        self._server = None
         for worker in self._workers:
             self._note_end(worker.pid, -signal.SIGKILL)
 
@@ -290,11 +312,14 @@ def _tail(log: Path) -> bytes:
 
 def _signal(worker: _Worker, number: int) -> None:
     # Once its end was told, the id may belong to somebody else.
-    if worker.exit_code is None:
-        try:
-            os.killpg(worker.pid, number)
-        except ProcessLookupError:
-            return
+    if worker.exit_code is not None:
+        return
+    try:
+        os.killpg(worker.pid, number)
+    except ProcessLookupError:
+        # It was forked so lately that it has no group of its own yet.
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, number)
 
 
 def _death(worker: _Worker) -> Data:

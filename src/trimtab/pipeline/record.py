@@ -16,7 +16,7 @@ from trimtab.pipeline.kinds import Made, StepResult
 from trimtab.pipeline.manifest import Manifest
 from trimtab.store import facts, leases
 from trimtab.store.facts import CacheEntry
-from trimtab.store.ledger import Tx
+from trimtab.store.ledger import Reader, Tx
 from trimtab.store.store import Store
 
 Used = Sequence[tuple[Version, str]]
@@ -88,15 +88,35 @@ class Records:
         made = self._store.ledger.write(write, what="declare assets")
         return {name: made.get(name) or known[name].id for name in wanted}
 
-    def begin(self, run: Run, used: Used) -> None:
-        """Record that a run has begun, what it uses, and that this process answers for it."""
+    def begin(self, run: Run, used: Used, *, candidate: Version | None, always: bool) -> bool:
+        """Record that a run has begun, what it uses, and that this process answers for it.
 
-        def write(tx: Tx) -> None:
+        The running run is also the claim on its asset: of several executions one begins.
+
+        Args:
+            run: the run.
+            used: versions and their roles.
+            candidate: the version that a gate is to judge.
+            always: run it even if its key is cached.
+
+        Returns:
+            False, with nothing recorded, when another run of the asset is at work or has just done the same.
+        """
+        me = leases.holder()
+
+        def write(tx: Tx) -> bool:
+            if at_work(tx, run.name):
+                return False
+            if candidate is not None and facts.get_version(tx, candidate.id).state != candidate.state:
+                return False
+            if candidate is None and not always and facts.cache_get(tx, run.key) is not None:
+                return False
             facts.start_run(tx, run)
-            leases.claim_run(tx, run.id, leases.holder())
+            leases.claim_run(tx, run.id, me)
             facts.add_used(tx, run.id, [(version.id, role) for version, role in used])
+            return True
 
-        self._store.ledger.write(write, what=f"begin {run.kind} {run.name}")
+        return self._store.ledger.write(write, what=f"begin {run.kind} {run.name}")
 
     def done(
         self,
@@ -160,6 +180,10 @@ class Records:
         at = self._store.now()
 
         def write(tx: Tx) -> Version:
+            known = facts.cache_get(tx, run.key)
+            if known is not None and known.version_ids[0] != hit.id:
+                # Another execution took it up first.
+                return facts.get_version(tx, known.version_ids[0])
             facts.start_run(tx, run)
             facts.add_used(tx, run.id, [(hit.id, "content")])
             item = Made(
@@ -236,6 +260,16 @@ class Records:
         for grant in item.grants:
             facts.add_grant(tx, grant["digest"], grant["format"], run.id, self._actor, at)
         return version
+
+
+def at_work(reader: Reader, asset: str) -> list[str]:
+    """Return the runs that are at work on an asset, in any environment: these share its table."""
+    # The plus keeps SQLite on the index by state: few runs are running, many have the name.
+    sql = (
+        "SELECT id FROM run WHERE state='running' AND workspace=? AND +name=? AND holder <> ''"
+        " AND kind IN ('make', 'gate')"
+    )
+    return [row[0] for row in reader.query(sql, (reader.workspace, asset))]
 
 
 def _entry(run: Run, version_ids: Sequence[str], at: datetime) -> CacheEntry:

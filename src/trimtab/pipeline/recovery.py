@@ -14,25 +14,26 @@ def reap(store: Store) -> list[Run]:
     return leases.reap(store.ledger)
 
 
-def to_recover(store: Store, node: str, assets: Mapping[str, str]) -> dict[str, int | None]:
+def to_recover(store: Store, node: str, assets: Mapping[str, str], *, run_id: str = "") -> dict[str, int | None]:
     """Return which tables may hold commits that the ledger does not name: table id -> newest that it names.
 
     A step commits its tables before the ledger hears of it, so a death between the two leaves a commit that
     no version names. It is dropped before the next step of the same asset begins, which then does the work
-    anew: nothing is lost and nothing is there twice. The caller holds the asset's lease, so that no living
-    process can be between the two.
+    anew: nothing is lost and nothing is there twice. The caller's run is at work on the asset, and one run at
+    a time is, so that no living process can be between the two.
 
     Args:
         store: the store.
         node: the asset whose steps commit.
         assets: every asset that they make versions of -> its id, which is also its table's.
+        run_id: the caller's own run.
     """
     ledger = store.ledger
     sql = (
         "SELECT state FROM run WHERE workspace=? AND name=? AND kind IN ('make', 'gate')"
-        " AND key <> '' ORDER BY id DESC LIMIT 1"
+        " AND key <> '' AND id <> ? ORDER BY id DESC LIMIT 1"
     )
-    last = ledger.query(sql, (ledger.workspace, node))
+    last = ledger.query(sql, (ledger.workspace, node, run_id))
     if not last or last[0][0] == "done":
         return {}
     return {table_id: _newest(store, table_id) for table_id in assets.values()}

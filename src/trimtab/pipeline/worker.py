@@ -14,6 +14,7 @@ import importlib
 import os
 import random
 import resource
+import select
 import selectors
 import signal
 import socket
@@ -38,6 +39,7 @@ from trimtab.store.store import Store, open_store
 
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 16
+_IDLE_S = 0.5
 
 
 class _Live(list[tuple[str, int, float]]):
@@ -76,11 +78,16 @@ def serve(channel: socket.socket, session: Session) -> None:
     )
     decoder = msgspec.msgpack.Decoder(Job)
     buffer = bytearray()
-    while chunk := channel.recv(_CHUNK):
+    while True:
+        if not select.select([channel], [], [], _IDLE_S)[0]:
+            # What the last step left behind is freed while nobody waits for it.
+            gc.collect()
+        chunk = channel.recv(_CHUNK)
+        if not chunk:
+            return
         buffer += chunk
         for payload in frames(buffer):
             _carry_out(decoder.decode(payload), session, store, channel)
-            gc.collect()
 
 
 def _limit(session: Session) -> None:
@@ -240,7 +247,9 @@ class _Server:
                     self._tell("ended", pid, os.waitstatus_to_exitcode(status))
 
     def _tell(self, what: str, pid: int, code: int) -> None:
-        self._control.send(msgspec.msgpack.encode([what, pid, code]))
+        with suppress(BrokenPipeError):
+            # The other end is gone; the loop sees that next.
+            self._control.send(msgspec.msgpack.encode([what, pid, code]))
 
     def _fork(self, channel_fd: int) -> int:
         parent = os.getpid()
