@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from trimtab.core.declare import Declaration
-from trimtab.core.digest import digest
+from trimtab.core.digest import digest, digest_bytes
 from trimtab.core.nouns import Data
 from trimtab.pipeline.manifest import Manifest, checks_data, step_spec
 
@@ -70,22 +70,23 @@ def step_key(
 ) -> str:
     """Return the key of a step: the digest of what ``key_fields`` lists.
 
-    The parts that only the manifest decides enter as digests that were computed when it was made, which
-    keeps a plan of a thousand steps within its budget; ``runtime`` is the digest of the runtime fields.
+    Each part enters as a line of its own, and no name, reference or digest has a line break in it. What only
+    the manifest decides enters as digests that were computed when it was made, which keeps a plan of a
+    thousand steps within its budget; ``runtime`` is the digest of the runtime fields.
     """
-    return digest(
-        [
-            step,
-            manifest.steps[declaration.name],
-            manifest.checks[declaration.name] if judged else "",
-            [item for name in sorted(inputs) for item in (name, inputs[name])],
-            [item for name in sorted(references) for item in (name, references[name])],
-            params,
-            runtime,
-            seed_of(declaration),
-            extra,
-        ]
-    )
+    lines = [
+        step,
+        manifest.steps[declaration.name],
+        manifest.checks[declaration.name] if judged else "",
+        digest(params) if params else "",
+        runtime,
+        str(seed_of(declaration)),
+        digest(extra) if extra else "",
+        *(f"{name}={inputs[name]}" for name in sorted(inputs)),
+        "references",
+        *(f"{name}={references[name]}" for name in sorted(references)),
+    ]
+    return digest_bytes("\n".join(lines).encode())
 
 
 def seed_of(declaration: Declaration) -> int:
