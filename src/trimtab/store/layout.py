@@ -6,10 +6,12 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from stat import S_ISDIR
 
 from trimtab.core.errors import Unavailable
 
 _FOLDERS = ("blobs", "tables", "intake", "routes", "run", "logs", "snapshots", "cache")
+_SHORT = 60
 
 
 class Home:
@@ -45,9 +47,12 @@ class Home:
             Unavailable: the folder is there and belongs to somebody else.
         """
         mark = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
-        path = Path(tempfile.gettempdir()) / f"trimtab-{os.getuid()}-{mark}"
+        name = f"trimtab-{os.getuid()}-{mark}"
+        path = Path(tempfile.gettempdir()) / name
+        if len(os.fsencode(path)) > _SHORT:
+            path = Path("/tmp") / name  # noqa: S108 - checked below to be ours alone
         path.mkdir(exist_ok=True, mode=0o700)
         stat = path.lstat()
-        if stat.st_uid != os.getuid() or stat.st_mode & 0o077:
+        if not S_ISDIR(stat.st_mode) or stat.st_uid != os.getuid() or stat.st_mode & 0o077:
             raise Unavailable(f"{path} belongs to somebody else or is open to others", fix="remove it")
         return path

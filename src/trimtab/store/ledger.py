@@ -9,6 +9,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -215,10 +216,14 @@ class Ledger:
         self._watching = threading.Lock()
         self._closed = False
         self._turn = _Turn(path.with_name("ledger.lock"))
-        with self._turn:
-            self._writer = _connect(path)
-            migrate(self._writer)
-            self._watch = _connect(path)
+        with ExitStack() as undo:
+            undo.callback(self._turn.close)
+            with self._turn:
+                self._writer = _connect(path)
+                undo.callback(self._writer.close)
+                migrate(self._writer)
+                self._watch = _connect(path)
+            undo.pop_all()
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
         self._thread.start()
 

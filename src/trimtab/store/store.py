@@ -84,9 +84,9 @@ def open_store(root: Path, *, environment: str = "dev", workspace: str = "defaul
     Raises:
         WrongUse: the environment or workspace has a name that no reference could contain.
     """
-    for what, name in (("environment", environment), ("workspace", workspace)):
+    for what, name in (("an environment", environment), ("a workspace", workspace)):
         if _SCOPE_NAME.fullmatch(name) is None:
-            raise WrongUse(f"{name[:60]!r} cannot name an {what}", fix="use letters, digits, _ and -")
+            raise WrongUse(f"{name[:60]!r} cannot name {what}", fix="use letters, digits, _ and -")
     home = Home(root)
     ledger = Ledger.open(home.ledger, workspace=workspace, environment=environment, actor=actor)
     try:
