@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Folder
+from trimtab.pipeline.kinds import override_kinds
 from trimtab.pipeline.recovery import reap, to_recover
 from trimtab.pipeline.spawn import environment
 from trimtab.store import facts
@@ -120,6 +121,43 @@ def test_interrupt_ends_cleanly(folder: Folder, number: int) -> None:
         assert all(_wait(lambda pid=pid: _gone(pid)) for pid in (worker, grandchild, server))  # type: ignore[misc]
     states = {run.name: run.state for run in facts.list_runs(folder.store.ledger)}
     assert states["other"] == "cancelled" and "running" not in states.values()
+
+
+CRASHING = """
+import os, pathlib
+from trimtab.core.optional import need
+from trimtab.pipeline.kinds import Made, StepResult
+from trimtab.testing.kinds import JsonStep
+
+class TableStep(JsonStep):
+    def run(self, context):
+        tables, table_id = context.store.tables, context.table_id()
+        staged = tables.stage(table_id, need("pyarrow").table({"x": [1, 2]}))
+        location = tables.commit([staged], table_id=table_id, mode="append", run_id=context.run_id)
+        if pathlib.Path("crash").exists():
+            os.kill(os.getpid(), 9)
+        made = Made(
+            asset="other", kind="table", digest=location["digest"], state="published", location=location, meta={}
+        )
+        return StepResult(made=[made])
+"""
+
+
+def test_a_commit_that_the_ledger_never_heard_of(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a step committed just before it died are neither lost nor there twice."""
+    folder.write("crashing.py", CRASHING)
+    monkeypatch.syspath_prepend(str(folder.root))
+    with override_kinds({"table": "crashing:TableStep"}):
+        assert folder.states("other") == {"make:other": "done"}
+        folder.edit("steps.py", 'return "other"', 'return "another"')
+        folder.write("crash", "")
+        for _ in range(2):
+            assert folder.states("other") == {"make:other": "failed"}
+        assert folder.store.tables.arrow(facts.resolve(folder.store.ledger, "other").location).num_rows == 2
+        (folder.root / "crash").unlink()
+        assert folder.states("other") == {"make:other": "done"}
+    version = facts.resolve(folder.store.ledger, "other")
+    assert version.number == 2 and folder.store.tables.arrow(version.location).num_rows == 4
 
 
 def test_a_living_run_is_left_alone(folder: Folder) -> None:

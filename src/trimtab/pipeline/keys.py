@@ -133,8 +133,10 @@ _NAMES = {
 def _word(name: str, how: str) -> str:
     section, _, rest = name.partition(".")
     how = {"new": "is new", "gone": "is gone"}.get(how, "changed")
-    if section in ("checks", "references", "extra"):
-        return f"{section.rstrip('s').replace('extra', '')} {rest} {how}".strip()
+    if section == "extra":
+        return f"{rest.replace('files.', 'file ', 1) if rest.startswith('files.') else rest} {how}"
+    if section in ("checks", "references"):
+        return f"{section.removesuffix('s')} {rest} {how}"
     return f"{_NAMES.get(section, section)}{rest} {how}"
 
 

@@ -227,7 +227,9 @@ class _Planner:
         last = facts.last_cache(self._steps.reader, node.name, op)
         waiting = [f"input {name} will be made anew" for name in unmade]
         if last is None:
-            return [], "; ".join(["never run", *waiting])
+            runs = facts.list_runs(self._steps.reader, kind=op, name=node.name, limit=1)
+            first = f"not done yet: its last run is {runs[0].state}" if runs else "never run"
+            return [], "; ".join([first, *waiting])
         # An input that is yet to be made is told as that, not as a change.
         pending = {f"inputs.{name}" for name in unmade}
         found = [change for change in changes(last.fields, fields) if change[0] not in pending]

@@ -109,7 +109,7 @@ def _carry_out(job: Job, session: Session, store: Store, channel: socket.socket)
         result = msgspec.structs.replace(result, metrics=metrics, params={**recorder.params, **result.params})
         answer = frame(msgspec.msgpack.encode(Told(kind="done", result=result)))
     except BaseException as error:  # whatever a step raises, SystemExit included, is the step's failure
-        answer = frame(msgspec.msgpack.encode(Told(kind="failed", error=error_data(error, job.id, session))))
+        answer = frame(msgspec.msgpack.encode(Told(kind="failed", error=error_data(error, job, session))))
     _release()
     channel.sendall(answer)
 
@@ -186,7 +186,7 @@ def _release() -> None:
     os.close(null)
 
 
-def error_data(error: BaseException, stage: str, session: Session) -> Data:
+def error_data(error: BaseException, job: Job, session: Session) -> Data:
     """Return a step's error as data; its traceback, from the user's first frame on, also goes to the log.
 
     Paths in the snapshot are told as paths relative to the project folder.
@@ -198,13 +198,13 @@ def error_data(error: BaseException, stage: str, session: Session) -> Data:
         trace = trace.tb_next
     lines = "".join(traceback.format_exception(type(error), error, trace)).replace(own, "")
     print(lines, file=sys.stderr, flush=True)
-    where = places[-1] if places else ""
+    where = places[-1] if places else job.declaration.where
     if isinstance(error, TrimtabError):
         return {**error.as_data(), "where": error.where.removeprefix(own) or where, "traceback": lines}
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return {
         "type": "StepFailed",
-        "message": f"{stage} raised {text}",
+        "message": f"{job.id} raised {text}",
         "where": where,
         "fix": "mend the step and run again; what is done is kept",
         "traceback": lines,
