@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from trimtab.core.digest import digest_bytes, digest_file
 from trimtab.core.errors import Corrupt, NotFound, WrongUse
@@ -45,7 +47,7 @@ class Blobs(Protocol):
 
 
 class LocalBlobs:
-    """Blobs in a folder: temp, fsync, rename, fsync of the folder."""
+    """Blobs in a folder: temp, fsync, rename, fsync of the folders; kept files are read-only."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -54,22 +56,17 @@ class LocalBlobs:
         """Keep bytes and return their digest."""
         digest = digest_bytes(content)
         if self.has(digest):
+            self._settle(digest)
             return digest
-        temporary = self._temporary()
-        with temporary.open("wb") as out:
+        with self._new() as (path, out):
             out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        return self._keep(temporary, digest)
+        return self._keep(path, digest)
 
     def put_file(self, path: Path) -> str:
-        """Keep a file's bytes and return their digest."""
-        temporary = self._temporary()
-        with path.open("rb") as source, temporary.open("wb") as out:
+        """Keep a file's bytes and return their digest; what counts is what was read, should the file change."""
+        with path.open("rb") as source, self._new() as (copy, out):
             shutil.copyfileobj(source, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        return self._keep(temporary, digest_file(temporary))
+        return self._keep(copy, digest_file(copy))
 
     def get(self, digest: str) -> bytes:
         """Return the bytes of a digest.
@@ -91,7 +88,7 @@ class LocalBlobs:
         """
         path = self._place(digest)
         if not path.exists():
-            raise NotFound(f"blob {digest} is not in this store")
+            raise NotFound(f"blob {digest} is not in this store", where=digest)
         return path
 
     def has(self, digest: str) -> bool:
@@ -100,27 +97,47 @@ class LocalBlobs:
 
     def _place(self, digest: str) -> Path:
         if _DIGEST.fullmatch(digest) is None:
-            raise WrongUse(f"{digest[:80]!r} is not a digest")
+            raise WrongUse(f"{digest[:80]!r} is not a digest", fix="it looks like sha256: and 64 hex digits")
         name = digest.removeprefix("sha256:")
         return self._root / name[:2] / name
 
-    def _temporary(self) -> Path:
+    def sweep(self, before: float) -> int:
+        """Remove what writers that died left half-written, if it is older than ``before`` (seconds since the epoch)."""
+        old = [path for path in (self._root / "tmp").glob("*") if path.stat().st_mtime < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    @contextmanager
+    def _new(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """Open a temporary file whose bytes are durable when the block ends; it is removed if that raises."""
         folder = self._root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / new_hex()
+        path = folder / new_hex()
+        try:
+            with path.open("xb") as out:
+                yield path, out
+                out.flush()
+                os.fchmod(out.fileno(), 0o400)
+                os.fsync(out.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def _keep(self, temporary: Path, digest: str) -> str:
         place = self._place(digest)
         if place.exists():
             temporary.unlink()
-            return digest
-        made = not place.parent.exists()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary.replace(place)
-        sync_folder(place.parent)
-        if made:
-            sync_folder(self._root)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(place)
+        self._settle(digest)
         return digest
+
+    def _settle(self, digest: str) -> None:
+        # Also for a blob that was there: whoever renamed it may not have come to its fsync yet.
+        sync_folder(self._place(digest).parent)
+        sync_folder(self._root)
 
 
 def sync_folder(folder: Path) -> None:
