@@ -19,9 +19,7 @@ from trimtab.core.metric import metric as metric_named
 from trimtab.core.nouns import Check
 from trimtab.core.place import caller
 
-TABLE_KINDS = frozenset(
-    {"unique", "missing", "between", "one_of", "matches", "where", "row_count", "columns"}
-)
+TABLE_KINDS = frozenset({"unique", "missing", "between", "one_of", "matches", "where", "row_count", "columns"})
 GATE_KINDS = frozenset({"metric", "beats"})
 ROLLOUT_KINDS = frozenset({"errors", "latency", "outcome"})
 MONITOR_KINDS = frozenset({"drift", "performance"})
@@ -50,15 +48,11 @@ def _share(value: float, name: str) -> float:
 
 def _columns(columns: tuple[str, ...], kind: str) -> list[str]:
     if not columns or not all(isinstance(column, str) for column in columns):
-        raise ProjectError(
-            where=caller(), message=f"ck.{kind} takes column names", fix=f"such as ck.{kind}('id')"
-        )
+        raise ProjectError(where=caller(), message=f"ck.{kind} takes column names", fix=f"such as ck.{kind}('id')")
     return list(columns)
 
 
-def unique(
-    *columns: str, at_most: float = 0.0, approximate: bool = False, severity: Severity = "fail"
-) -> Check:
+def unique(*columns: str, at_most: float = 0.0, approximate: bool = False, severity: Severity = "fail") -> Check:
     """Check that no two rows agree in ``columns``; of rows that do, all but the first are failing rows.
 
     Args:
@@ -97,9 +91,7 @@ def between(
             fix=f"ck.between({column!r}, 0, 100)",
         )
     share = _share(at_most, "at_most")
-    return _make(
-        "between", f"{column}, {low}, {high}", severity, column=column, low=low, high=high, at_most=share
-    )
+    return _make("between", f"{column}, {low}, {high}", severity, column=column, low=low, high=high, at_most=share)
 
 
 def one_of(column: str, values: Sequence[Any], *, at_most: float = 0.0, severity: Severity = "fail") -> Check:
@@ -188,9 +180,7 @@ def beats(
     metric_named(on)
     _share(level, "level")
     label = f"{champion or 'champion'} on {on}"
-    return _make(
-        "beats", label, severity, champion=champion, on=on, margin=float(margin), level=level, minimum=minimum
-    )
+    return _make("beats", label, severity, champion=champion, on=on, margin=float(margin), level=level, minimum=minimum)
 
 
 def errors() -> Check:
@@ -222,6 +212,7 @@ def drift(
     material: float = 0.05,
     columns: Sequence[str] | None = None,
     batch: int = 100,
+    block: str = "",
 ) -> Check:
     """Watch the inputs and predictions of an endpoint's calls for drift from what the model was trained on.
 
@@ -233,6 +224,8 @@ def drift(
         material: how large a shift is tolerated, in AUC units (P(new > reference) - 1/2).
         columns: the inputs to watch; by default all, and the prediction.
         batch: rows that make one look.
+        block: a length of event time such as ``1d`` whose rows are alike; all rows of one block then count
+            as a single observation, which keeps the budget where rows of one day depend on each other.
     """
     name = calls if not columns else f"{calls}, {', '.join(columns)}"
     return _make(
@@ -245,6 +238,7 @@ def drift(
         material=_share(material, "material"),
         columns=list(columns) if columns else None,
         batch=int(batch),
+        block=_length(block),
     )
 
 
@@ -255,6 +249,7 @@ def performance(
     false_alarms: str | float = "1/year",
     material: float = 0.02,
     batch: int = 100,
+    block: str = "",
 ) -> Check:
     """Watch the live loss of an endpoint's predictions as their labels arrive.
 
@@ -264,6 +259,7 @@ def performance(
         false_alarms: as in ``drift``.
         material: how much worse than on the held-back rows is tolerated, in units of the loss.
         batch: labelled rows that make one look.
+        block: as in ``drift``.
     """
     if on not in ("brier", "error_rate", "log_loss"):
         raise ProjectError(
@@ -278,7 +274,17 @@ def performance(
         false_alarms=_budget(false_alarms),
         material=_share(material, "material"),
         batch=int(batch),
+        block=_length(block),
     )
+
+
+def _length(text: str) -> str:
+    if text:
+        try:
+            parse_duration(text)
+        except WrongUse as error:
+            raise ProjectError(where=caller(), message=f"block={error.message}", fix=error.fix) from error
+    return text
 
 
 PERIODS = {"day": "1d", "week": "7d", "month": "30d", "quarter": "91d", "year": "365d"}

@@ -98,6 +98,7 @@ def endpoint(
     sticky: str = "",
     timeout: str = "30s",
     threads: int = 1,
+    salt: str = "",
 ) -> EndpointDeclaration:
     """Declare an endpoint; ``trimtab apply`` makes it live.
 
@@ -109,6 +110,7 @@ def endpoint(
             request is drawn by itself.
         timeout: after this (real) time a request is answered with 504.
         threads: compute threads for one worker.
+        salt: of the split of traffic; give one only where runs must repeat each other, as in a replay.
     """
     file, line = caller_place()
     where = f"{file}:{line}"
@@ -118,6 +120,7 @@ def endpoint(
         "sticky": sticky,
         "timeout": _duration(timeout, "timeout"),
         "threads": threads,
+        "salt": salt,
     }
     made = EndpointDeclaration(
         name=check_name(name, where=where), serves=target, spec=spec, file=file, line=line

@@ -55,7 +55,7 @@ def plan_live(store: Store, manifest: Manifest, overrides: Data | None = None) -
         ident = f"endpoint:{declared.name}"
         if known is None:
             stages.append(LiveStage(id=ident, action="create", reason="it is declared and not there"))
-        elif {**known.spec, "salt": ""} != {**spec, "salt": ""}:
+        elif known.spec != {**spec, "salt": known.spec.get("salt")}:
             stages.append(LiveStage(id=ident, action="update", reason="its declaration has changed"))
         else:
             stages.append(LiveStage(id=ident, action="keep", reason="it is as declared"))
@@ -188,9 +188,10 @@ def _plain(stage: LiveStage) -> Data:
 
 
 def _put_endpoint(tx: Tx, declared: EndpointDeclaration, overrides: Data, now: datetime) -> None:
-    endpoint = live.put_endpoint(tx, name=declared.name, spec=spec_of(declared, overrides), at=now)
-    if live.get_state(tx, f"salt/{endpoint.id}") is None:
-        live.put_state(tx, f"salt/{endpoint.id}", {"salt": secrets.token_hex(16)})
+    known, spec = live.find_endpoint(tx, declared.name), spec_of(declared, overrides)
+    # The salt is drawn once and stays: another one would move every caller.
+    salt = known.spec.get("salt") if known else spec.get("salt") or secrets.token_hex(16)
+    live.put_endpoint(tx, name=declared.name, spec={**spec, "salt": salt}, at=now)
 
 
 def _put_automation(tx: Tx, declared: AutomationDeclaration | None, name: str, overrides: Data, now: datetime) -> None:
