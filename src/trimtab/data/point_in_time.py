@@ -33,7 +33,8 @@ def point_in_time(
         entity: the column or columns that both share, or label column -> feature column.
         label_time: a timestamp, date or whole-number column of ``labels``.
         feature_time: the same kind of column of ``features``.
-        lookback: how old a feature row may be at most, such as ``7d``; None means any age.
+        lookback: how old a feature row may be at most when it is used, counted back from ``label_time - delay``,
+            such as ``7d``; None means any age.
         delay: how long it takes until a feature row is known, such as ``1h``.
         columns: the features to add; by default all but entity and time.
         suffix: appended to the names of the added columns.
@@ -66,7 +67,12 @@ def point_in_time(
     keys = list(pairs)
     usable = asked.filter(pl.all_horizontal(pl.col(*keys, _AT).is_not_null())).select(_ROW, _AT, *keys)
     joined = usable.sort(_AT).join_asof(
-        right.sort(_AT), on=_AT, by=keys, strategy="backward", tolerance=_tolerance(left, label_time, lookback)
+        right.sort(_AT),
+        on=_AT,
+        by=keys,
+        strategy="backward",
+        tolerance=_tolerance(left, label_time, lookback),
+        check_sortedness=False,
     )
     out = asked.join(joined.select(_ROW, *added.values()), on=_ROW, how="left", maintain_order="left")
     if out.height != left.height:

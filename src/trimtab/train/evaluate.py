@@ -83,15 +83,17 @@ def risk_on(answers: Answers) -> Data:
         except (BadInput, WrongUse):
             continue
         if len(losses):
-            risk[name] = {"mean": float(losses.mean()), "variance": float(losses.var()), "n": len(losses)}
+            risk[name] = {
+                "mean": float(losses.mean()),
+                "variance": float(losses.var(ddof=1)) if len(losses) > 1 else 0.0,
+                "n": len(losses),
+            }
     return risk
 
 
 def value_interval(name: str, answers: Answers, groups: Sequence[Any] | None, level: float) -> intervals.Interval:
     """Return a metric with its interval."""
-    return intervals.metric_interval(
-        name, answers.labels(name), answers.values(name), level=level, groups=_enough(groups)
-    )
+    return intervals.metric_interval(name, answers.labels(name), answers.values(name), level=level, groups=groups)
 
 
 def difference(
@@ -104,9 +106,5 @@ def difference(
         candidate.values(name),
         champion.values(name),
         level=level,
-        groups=_enough(groups),
+        groups=groups,
     )
-
-
-def _enough(groups: Sequence[Any] | None) -> Sequence[Any] | None:
-    return groups if groups is not None and len(set(groups)) >= 5 else None

@@ -26,6 +26,7 @@ from trimtab.train.signature import columns_of, signature_of
 from trimtab.train.split import Labelled, cut, labelled, newer_than, until
 
 _GOLDEN = 20
+_FEWEST_DAYS = 5
 _GIVE = "trimtab.data.frames:give"
 _KIND = "trimtab.data.frames:frame_kind"
 
@@ -319,12 +320,16 @@ def _answers(context: StepContext, data: Labelled, rows: Any, version: Version) 
 
 
 def _groups(context: StepContext, data: Labelled, rows: Any) -> list[Any] | None:
-    """Return the groups that intervals resample: the declared column, else the day of each row."""
+    """Return the groups that intervals resample: the declared column, else the day of each row.
+
+    Over fewer than five days rows count by themselves, and the interval says so (``groups`` is 0).
+    """
     column = context.declaration.spec["group"]
     if column:
         return list(rows[column].to_list())
     if data.time and rows.schema[data.time].is_temporal():
-        return [str(moment)[:10] for moment in rows[data.time].to_list()]
+        days = [str(moment)[:10] for moment in rows[data.time].to_list()]
+        return days if len(set(days)) >= _FEWEST_DAYS else None
     return None
 
 

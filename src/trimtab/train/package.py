@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,47 @@ def _pickled(model: Any, modules: frozenset[str], note: str) -> tuple[bytes, Dat
 
 
 def _same_every_time(content: bytes) -> bytes:
-    """Return a zip with its members in order and without the time of day, so that equal fits are equal bytes."""
+    """Return a skops file without the time of day and memory addresses, so that equal fits are equal bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in sorted(source.namelist()):
+        schema = json.loads(source.read("schema.json"))
+        names = _renumber(schema)
+        members = {names.get(name, name): source.read(name) for name in source.namelist()}
+        members["schema.json"] = json.dumps(schema).encode()
+        for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=_EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            target.writestr(info, source.read(name))
+            target.writestr(info, members[name])
     return out.getvalue()
+
+
+def _renumber(schema: Any) -> dict[str, str]:
+    """Replace the ids in a skops schema (addresses of objects) by counting, and return old -> new file names.
+
+    Objects that are referred to again keep one number; texts share addresses by accident, so each gets its own.
+    """
+    nodes = list(_nodes(schema))
+    shared = {node["__id__"] for node in nodes if node.get("__loader__") == "CachedNode"}
+    numbers: dict[int, int] = {}
+    files: dict[str, str] = {}
+    for count, node in enumerate(nodes, start=1):
+        old = node["__id__"]
+        node["__id__"] = count if node.get("is_json") and old not in shared else numbers.setdefault(old, count)
+        if isinstance(node.get("file"), str):
+            files.setdefault(node["file"], f"{len(files) + 1:06d}.{node['file'].rpartition('.')[2]}")
+            node["file"] = files[node["file"]]
+    return files
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "__id__" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
 
 
 def files_of(location: Mapping[str, Any], blobs: Any) -> dict[str, Path]:
