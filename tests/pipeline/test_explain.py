@@ -66,9 +66,16 @@ def test_show_everything(folder: Folder) -> None:
     folder.store.ledger.write(lambda tx: live.put_endpoint(tx, name="api", spec={}, at=folder.store.now()), what="test")
     version = facts.resolve(reader, "best")
     asset = facts.find_asset(reader, "best")
-    endpoint = live.find_endpoint(reader, "api")
+    endpoint = live.need_endpoint(reader, "api")
+    at = folder.store.now()
+    automation = folder.store.ledger.write(
+        lambda tx: live.put_automation(tx, name="x -> run best", spec={}, enabled=True, at=at), what="test"
+    )
+    alarm = folder.store.ledger.write(
+        lambda tx: live.add_alarm(tx, check="drift", endpoint_id=endpoint.id, at=at, data={}), what="test"
+    )
     verdict = facts.verdicts_of(reader, version.id)[0]
-    assert asset is not None and endpoint is not None
+    assert asset is not None
     wanted = {
         "best": "asset",
         asset.id: "asset",
@@ -78,6 +85,9 @@ def test_show_everything(folder: Folder) -> None:
         verdict.id: "verdict",
         "api": "endpoint",
         endpoint.id: "endpoint",
+        automation.id: "automation",
+        "x -> run best": "automation",
+        alarm.id: "alarm",
     }
     for ref, kind in wanted.items():
         shown = show(folder.store, ref)

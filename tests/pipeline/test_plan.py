@@ -115,6 +115,18 @@ def test_runtime_lock_matters(folder: Folder) -> None:
     assert stage.action == "run" and stage.reason == "runtime lock changed"
 
 
+def test_project_file_names_what_is_declared(folder: Folder) -> None:
+    """An endpoint in the project file that nothing declares is told with its line and the closest name."""
+    folder.write("steps.py", (folder.root / "steps.py").read_text() + "\ntt.endpoint('best_api', serves=best)\n")
+    text = "project: p\nmodules: [steps]\nenvironments:\n  dev:\n    endpoints:\n      best_apy: {}\n"
+    folder.write("trimtab.yaml", text)
+    with pytest.raises(ProjectError, match="did you mean 'best_api'") as caught:
+        folder.plan()
+    assert caught.value.where == "trimtab.yaml:6"
+    folder.write("trimtab.yaml", text.replace("best_apy", "best_api"))
+    folder.plan()
+
+
 def test_wrong_project_is_refused(folder: Folder) -> None:
     """What does not hang together cannot be planned."""
     folder.edit("steps.py", "def total(sizes)", "def total(size)")

@@ -134,6 +134,15 @@ def test_closing_ends_every_process(folder: Folder, manifest: Manifest) -> None:
     assert not Path(f"/proc/{worker}").exists() and not Path(f"/proc/{server}").exists()
 
 
+def test_memory_limit(folder: Folder) -> None:
+    """A step that needs more memory than it may have fails with that, and alone."""
+    folder.write("steps.py", "import trimtab as tt\n@tt.table\ndef one(): return len(bytearray(4 << 30))\n")
+    plan = folder.plan()
+    with new_pool(folder.manifest(), project=folder.project, store=folder.store, memory_bytes=1 << 30) as pool:
+        report = execute(plan, project=folder.project, store=folder.store, pool=pool)
+    assert "MemoryError" in report.stages[0].error["message"]
+
+
 def test_workers_import_nothing_heavy_before_their_step(folder: Folder) -> None:
     """The server that is forked has no data engine in it."""
     folder.write(

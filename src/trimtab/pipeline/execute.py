@@ -106,9 +106,27 @@ def execute(
 
 
 def new_pool(
-    manifest: Manifest, *, project: Project, store: Store, jobs: int = 0, threads: int = 1, actor: str = ""
+    manifest: Manifest,
+    *,
+    project: Project,
+    store: Store,
+    jobs: int = 0,
+    threads: int = 1,
+    memory_bytes: int = 0,
+    actor: str = "",
 ) -> Pool:
-    """Return a pool for a manifest's snapshot that executions may share, one after the other."""
+    """Return a pool for a manifest's snapshot that executions may share, one after the other.
+
+    Args:
+        manifest: what the project declares.
+        project: the project.
+        store: the store.
+        jobs: steps at once; by default what the project file says.
+        threads: compute threads of one step.
+        memory_bytes: the most data memory of one worker (0: no limit); a step that needs more gets a
+            ``MemoryError``.
+        actor: who acts in the workers' stores.
+    """
     session = Session(
         project_root=str(project.root),
         snapshot=str(snapshot_folder(store, manifest)),
@@ -117,6 +135,7 @@ def new_pool(
         workspace=store.ledger.workspace,
         actor=actor or store.ledger.actor,
         threads=threads,
+        memory_bytes=memory_bytes,
     )
     return Pool(session, slots=jobs or project.workers)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from trimtab.core.errors import NotFound, closest
 from trimtab.core.ids import PREFIXES, is_id
-from trimtab.core.nouns import Data, Endpoint, Run, Version
+from trimtab.core.nouns import Automation, Data, Endpoint, Run, Version
 from trimtab.core.ref import parse_ref
 from trimtab.pipeline.keys import changes, in_words
 from trimtab.pipeline.lineage import (
@@ -75,7 +76,8 @@ def show(store: Store, ref: str) -> Data:
 
     Args:
         store: the store.
-        ref: the name or id of an asset, version, run, verdict, endpoint or deployment, or a prediction id.
+        ref: the name of an asset, endpoint or automation, a version's reference, the id of any noun, or a
+            prediction id.
 
     Raises:
         NotFound: there is no such thing; the message names the closest.
@@ -89,6 +91,9 @@ def show(store: Store, ref: str) -> Data:
     endpoint = endpoint_of(reader, ref)
     if endpoint is not None:
         return _plain(_show_endpoint(reader, endpoint))
+    for automation in live.list_automations(reader):
+        if automation.name == ref:
+            return _plain(_show_automation(reader, automation))
     parsed = parse_ref(ref)
     if parsed.alias or parsed.number or facts.find_asset(reader, parsed.name) is None:
         return _plain(_show_version(reader, version_of(reader, ref)))
@@ -182,7 +187,35 @@ def _show_id(reader: Reader, ref: str) -> Data:
         for (run_id,) in reader.query("SELECT run_id FROM verdict WHERE id=?", (ref,)):
             verdicts = [verdict for verdict in facts.verdicts_by(reader, run_id) if verdict.id == ref]
             return {"kind": "verdict", "verdict": verdicts[0]}
-    raise NotFound(f"there is no {PREFIXES[prefix]} {ref} that can be shown")
+    if prefix == "aut":
+        for automation in live.list_automations(reader):
+            if automation.id == ref:
+                return _show_automation(reader, automation)
+    for item in _listed(reader, prefix):
+        if item.id == ref:
+            return {"kind": PREFIXES[prefix], PREFIXES[prefix]: item}
+    raise NotFound(f"there is no {PREFIXES[prefix]} {ref}", fix="check the id")
+
+
+def _listed(reader: Reader, prefix: str) -> Sequence[Any]:
+    """Return the things that are only ever listed, of the kind that an id's prefix names."""
+    if prefix == "rol":
+        endpoints = live.list_endpoints(reader)
+        return [row for endpoint in endpoints for row in live.list_rollouts(reader, endpoint.id)]
+    if prefix == "fir":
+        return live.list_firings(reader)
+    if prefix == "alm":
+        return live.list_alarms(reader)
+    return live.list_cases(reader) if prefix == "cas" else []
+
+
+def _show_automation(reader: Reader, automation: Automation) -> Data:
+    return {
+        "kind": "automation",
+        "name": automation.name,
+        "automation": automation,
+        "firings": live.list_firings(reader, automation.id),
+    }
 
 
 def _show_version(reader: Reader, version: Version) -> Data:

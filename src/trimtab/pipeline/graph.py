@@ -10,6 +10,7 @@ from trimtab.core.errors import NotFound, closest
 from trimtab.core.ref import parse_ref
 from trimtab.pipeline.manifest import Manifest
 from trimtab.pipeline.problems import Problems
+from trimtab.pipeline.project import Project
 
 TABULAR = frozenset({"source", "table", "features"})
 
@@ -97,6 +98,29 @@ class Graph:
             return self.order
         chosen = {self.node(name).name for name in wanted} | set(self.upstream(*wanted))
         return [name for name in self.nodes if name in chosen]
+
+
+def check_live(project: Project, manifest: Manifest) -> None:
+    """Check that what the project file says about environments is about things that are declared.
+
+    Raises:
+        ProjectError: an endpoint or automation has a name that nothing declares; the closest is told.
+    """
+    problems = Problems()
+    declared = {
+        "endpoints": [item.name for item in manifest.endpoints],
+        "automations": [item.name for item in manifest.automations],
+    }
+    for environment, spec in project.environments.items():
+        for section, known in declared.items():
+            for name in spec.get(section) or {}:
+                if name not in known:
+                    problems.add(
+                        f"no {section.removesuffix('s')} {name!r} is declared{closest(str(name), known)}",
+                        where=project.where("environments", environment, section, str(name)),
+                        fix=f"declared are {', '.join(known) or 'none'}",
+                    )
+    problems.check()
 
 
 def _by_name(manifest: Manifest, problems: Problems) -> dict[str, Declaration]:

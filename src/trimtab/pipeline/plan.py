@@ -14,7 +14,7 @@ from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data, Version
 from trimtab.pipeline.files import FileDigests
 from trimtab.pipeline.fresh import stale_inputs
-from trimtab.pipeline.graph import Graph
+from trimtab.pipeline.graph import Graph, check_live
 from trimtab.pipeline.keys import changes, in_words
 from trimtab.pipeline.manifest import Manifest
 from trimtab.pipeline.project import Project
@@ -98,11 +98,12 @@ def make_plan(
         overrides: ``{"reason": text}`` lets models train on inputs that are stale or failed their gate.
 
     Raises:
-        ProjectError: the declarations do not hang together.
+        ProjectError: the declarations do not hang together, or the project file names others.
         NotFound: a target or an overridden param's asset does not exist.
         WrongUse: a param does not exist or its value is of another type than its default.
     """
     graph = Graph.build(manifest)
+    check_live(project, manifest)
     chosen = graph.needed(targets)
     runtime = declared_runtime(project)
     values = _params(graph, params or {})
