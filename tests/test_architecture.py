@@ -165,7 +165,8 @@ def test_every_module_and_public_function_is_documented() -> None:
             bare.append(_module(path))
         for node in tree.body:
             named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            if named and not node.name.startswith("_") and not ast.get_docstring(node):
+            stub = named and any(ast.unparse(one) == "overload" for one in node.decorator_list)
+            if named and not stub and not node.name.startswith("_") and not ast.get_docstring(node):
                 bare.append(f"{_module(path)}.{node.name}")
     assert not bare
 
