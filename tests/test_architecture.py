@@ -120,9 +120,7 @@ def test_no_import_cycles() -> None:
 def test_front_door_lists_the_public_names() -> None:
     """The front door lists exactly its public names, and not too many."""
     submodules = {path.stem for path in SOURCE.glob("*.py")} | {path.name for path in SOURCE.iterdir()}
-    public = {
-        name for name in vars(trimtab) if not name.startswith("_") and name not in submodules - {"check"}
-    }
+    public = {name for name in vars(trimtab) if not name.startswith("_") and name not in submodules - {"check"}}
     assert public == set(trimtab.__all__)
     assert len(public) <= MAX_NAMES
     assert trimtab.__all__ == sorted(trimtab.__all__)
@@ -164,9 +162,10 @@ def test_every_module_and_public_function_is_documented() -> None:
         if not ast.get_docstring(tree):
             bare.append(_module(path))
         for node in tree.body:
-            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            stub = named and any(ast.unparse(one) == "overload" for one in node.decorator_list)
-            if named and not stub and not node.name.startswith("_") and not ast.get_docstring(node):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            stub = any(ast.unparse(one) == "overload" for one in node.decorator_list)
+            if not stub and not node.name.startswith("_") and not ast.get_docstring(node):
                 bare.append(f"{_module(path)}.{node.name}")
     assert not bare
 

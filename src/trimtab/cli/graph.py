@@ -11,13 +11,11 @@ import typer
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, console, emit, table
 from trimtab.pipeline.compare import compare
-from trimtab.pipeline.explain import lineage as lineage_of
+from trimtab.pipeline.lineage import lineage as lineage_of
 from trimtab.pipeline.explain import show as show_of
 from trimtab.pipeline.explain import why as why_of
 
-Reference = Annotated[
-    str, typer.Argument(metavar="REF", help="name, name@alias, name:3, an id, or a prediction id.")
-]
+Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name@alias, name:3, an id, or a prediction id.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,9 +68,7 @@ def _differences(answer: Mapping[str, Any]) -> None:
         for name, pair in answer[part].items()
     ]
     if rows:
-        table(
-            ("what", f"{left['name']} {left['started_at']}", f"{right['name']} {right['started_at']}"), rows
-        )
+        table(("what", f"{left['name']} {left['started_at']}", f"{right['name']} {right['started_at']}"), rows)
     else:
         print("the two runs do not differ")
 

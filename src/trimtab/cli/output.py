@@ -17,9 +17,7 @@ from trimtab.core.optional import need
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Env = Annotated[str, typer.Option("--env", help="The environment in which names resolve.")]
-Dir = Annotated[
-    Path | None, typer.Option("--dir", help="The store's folder; by default what trimtab.yaml says.")
-]
+Dir = Annotated[Path | None, typer.Option("--dir", help="The store's folder; by default what trimtab.yaml says.")]
 
 
 def to_json(data: Any) -> str:

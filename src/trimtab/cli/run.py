@@ -22,9 +22,7 @@ Targets = Annotated[
 ]
 Params = Annotated[
     list[str] | None,
-    typer.Option(
-        "--param", "-p", metavar="ASSET.NAME=VALUE", help="Another value for a param (JSON or text)."
-    ),
+    typer.Option("--param", "-p", metavar="ASSET.NAME=VALUE", help="Another value for a param (JSON or text)."),
 ]
 Override = Annotated[
     str,
@@ -40,9 +38,7 @@ def register(app: typer.Typer) -> None:
         targets: Targets = None,
         params: Params = None,
         override: Override = "",
-        check: Annotated[
-            bool, typer.Option("--check", help="Exit with 1 if something would run or change.")
-        ] = False,
+        check: Annotated[bool, typer.Option("--check", help="Exit with 1 if something would run or change.")] = False,
         as_json: Json = False,
         env: Env = "dev",
         store: Dir = None,
@@ -61,9 +57,7 @@ def register(app: typer.Typer) -> None:
         targets: Targets = None,
         params: Params = None,
         override: Override = "",
-        jobs: Annotated[
-            int, typer.Option("--jobs", "-j", help="Steps at once; by default as configured.")
-        ] = 0,
+        jobs: Annotated[int, typer.Option("--jobs", "-j", help="Steps at once; by default as configured.")] = 0,
         actor: Annotated[str, typer.Option("--actor", help="Who runs it, for the records.")] = "",
         as_json: Json = False,
         env: Env = "dev",
@@ -85,9 +79,7 @@ def register(app: typer.Typer) -> None:
         return report.exit_code
 
 
-def _plan(
-    opened: App, targets: Sequence[str], params: Sequence[str], override: str
-) -> tuple[Plan, list[LiveStage]]:
+def _plan(opened: App, targets: Sequence[str], params: Sequence[str], override: str) -> tuple[Plan, list[LiveStage]]:
     manifest = opened.manifest()
     made = make_plan(
         opened.project,

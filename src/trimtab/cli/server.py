@@ -22,7 +22,7 @@ from trimtab.core.errors import Conflict, NotFound, Unavailable, WrongUse
 from trimtab.pipeline.project import Project, find_project
 from trimtab.serve.supervisor import Process, Supervisor
 from trimtab.serve.wire import fetch
-from trimtab.store.store import Store, open_store
+from trimtab.store.store import Mode, Store, open_store
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -73,7 +73,7 @@ def _project() -> Project | None:
         return None
 
 
-def _set_clock(store: Store, project: Project | None, wanted: str | None) -> str:
+def _set_clock(store: Store, project: Project | None, wanted: Mode | None) -> Mode:
     if project is not None and wanted != "real":
         start_clock(store, project)
     have = store.clock_mode()
@@ -120,9 +120,7 @@ def token_of(store: Store) -> str:
     return path.read_text().strip()
 
 
-def _supervise(
-    store: Store, project: Project | None, *, host: str, port: int, env: str, auth: str, mode: str
-) -> None:
+def _supervise(store: Store, project: Project | None, *, host: str, port: int, env: str, auth: str, mode: str) -> None:
     sockets = store.home.sockets
     control = sockets / "control.sock"
     settings = {

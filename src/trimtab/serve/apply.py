@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct
@@ -173,11 +174,11 @@ def apply_live(
             continue
         say(f"{stage.action} {stage.id} {stage.version}".rstrip())
         if kind == "endpoint":
-            store.ledger.write(lambda tx, one=declared[name]: _put_endpoint(tx, one, given, now), what="apply")
+            store.ledger.write(partial(_put_endpoint, declared[name], given, now), what="apply")
         elif kind == "serve":
             roll_out(store, name, stage.version, override=override, why="apply")
         else:
-            store.ledger.write(lambda tx, one=name: _put_automation(tx, rules.get(one), one, given, now), what="apply")
+            store.ledger.write(partial(_put_automation, rules.get(name), name, given, now), what="apply")
     publish(store)
     names = [one.name for one in manifest.endpoints]
     return {"stages": [_plain(stage) for stage in stages], **_settle(store, names, wait, say)}
@@ -187,7 +188,7 @@ def _plain(stage: LiveStage) -> Data:
     return {"id": stage.id, "action": stage.action, "reason": stage.reason, "version": stage.version}
 
 
-def _put_endpoint(tx: Tx, declared: EndpointDeclaration, overrides: Data, now: datetime) -> None:
+def _put_endpoint(declared: EndpointDeclaration, overrides: Data, now: datetime, tx: Tx) -> None:
     known, spec = live.find_endpoint(tx, declared.name), spec_of(declared, overrides)
     # The salt is drawn once and stays: another one would move every caller.
     salt = known.spec.get("salt") if known else spec.get("salt") or secrets.token_hex(16)

@@ -105,7 +105,7 @@ def _bad(check: Check, frame: CallFrame) -> bool:
 
 def _wrong(check: Check, call: CallRow, label: Any) -> bool:
     if isinstance(label, bool) and call.score is not None:
-        return (call.score >= check.params["threshold"]) != label
+        return bool((call.score >= check.params["threshold"]) != label)
     return bool(call.prediction != label)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -62,17 +63,14 @@ def advance(store: Store, now: datetime) -> list[Data]:
     """Decide what is due for every rollout that is under way and return the decisions."""
     decisions: list[Data] = []
     for endpoint in live.list_endpoints(store.ledger):
-        while True:
-            made = store.ledger.write(lambda tx, name=endpoint.id: _advance(tx, name, now), what="rollout")
-            if made is None:
-                break
+        while (made := store.ledger.write(partial(_advance, endpoint.id, now), what="rollout")) is not None:
             decisions.append(made)
     if decisions:
         publish(store)
     return decisions
 
 
-def _advance(tx: Tx, endpoint_id: str, now: datetime) -> Data | None:
+def _advance(endpoint_id: str, now: datetime, tx: Tx) -> Data | None:
     row = live.active_rollout(tx, endpoint_id)
     if row is None or row.state == "paused":
         return None
