@@ -11,9 +11,9 @@ import typer
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, console, emit, table
 from trimtab.pipeline.compare import compare
-from trimtab.pipeline.lineage import lineage as lineage_of
 from trimtab.pipeline.explain import show as show_of
 from trimtab.pipeline.explain import why as why_of
+from trimtab.pipeline.lineage import lineage as lineage_of
 
 Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name@alias, name:3, an id, or a prediction id.")]
 

@@ -22,7 +22,8 @@ from trimtab.core.errors import Conflict, NotFound, Unavailable, WrongUse
 from trimtab.pipeline.project import Project, find_project
 from trimtab.serve.supervisor import Process, Supervisor
 from trimtab.serve.wire import fetch
-from trimtab.store.store import Mode, Store, open_store
+from trimtab.store.clock import Mode
+from trimtab.store.store import Store, open_store
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

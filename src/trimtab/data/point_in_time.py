@@ -8,7 +8,7 @@ from typing import Any
 from trimtab.core.clock import parse_duration
 from trimtab.core.errors import BadInput, WrongUse, closest
 from trimtab.core.optional import need
-from trimtab.data.frames import give, kind_of, to_arrow
+from trimtab.data.frames import from_arrow, kind_of, to_arrow
 
 _ROW, _AT = "__trimtab_row", "__trimtab_at"
 
@@ -47,7 +47,7 @@ def point_in_time(
             and time.
     """
     pl: Any = need("polars")
-    kind = kind_of(labels)
+    kind = kind_of(labels) or "polars"
     left = pl.from_arrow(to_arrow(labels, what="labels"))
     right = pl.from_arrow(to_arrow(features, what="features"))
     pairs = _pairs(entity)
@@ -77,7 +77,7 @@ def point_in_time(
     out = asked.join(joined.select(_ROW, *added.values()), on=_ROW, how="left", maintain_order="left")
     if out.height != left.height:
         raise AssertionError("rows out are not the labels in")
-    return give(out.drop(_ROW, _AT).to_arrow(), kind)
+    return from_arrow(out.drop(_ROW, _AT).to_arrow(), kind)
 
 
 def _pairs(entity: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:

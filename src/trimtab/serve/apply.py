@@ -195,7 +195,7 @@ def _put_endpoint(declared: EndpointDeclaration, overrides: Data, now: datetime,
     live.put_endpoint(tx, name=declared.name, spec={**spec, "salt": salt}, at=now)
 
 
-def _put_automation(tx: Tx, declared: AutomationDeclaration | None, name: str, overrides: Data, now: datetime) -> None:
+def _put_automation(declared: AutomationDeclaration | None, name: str, overrides: Data, now: datetime, tx: Tx) -> None:
     if declared is None:
         spec = next(one.spec for one in live.list_automations(tx) if one.name == name)
         live.put_automation(tx, name=name, spec=spec, enabled=False, at=now)

@@ -224,8 +224,8 @@ def _say(tx: Tx, row: RolloutRow, now: datetime, status: Status, text: str, foun
     verdict = facts.add_verdict(
         tx,
         Verdict(
-            check=f"rollout({endpoint.name})", kind="rollout", status=status, subject=row.id, evidence=proof, reason=text,
-            at=now, run_id=row.run_id,
+            check=f"rollout({endpoint.name})", kind="rollout", status=status, subject=row.id, evidence=proof,
+            reason=text, at=now, run_id=row.run_id,
         ),
     )  # fmt: skip
     decision = {

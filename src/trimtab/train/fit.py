@@ -27,8 +27,8 @@ from trimtab.train.split import Labelled, cut, labelled, newer_than, until
 
 _GOLDEN = 20
 _FEWEST_DAYS = 5
-_GIVE = "trimtab.data.frames:give"
-_KIND = "trimtab.data.frames:frame_kind"
+_GIVE = "trimtab.data.frames:from_arrow"
+_KIND = "trimtab.data.frames:wanted_kind"
 
 
 def make_model(context: StepContext) -> StepResult:
