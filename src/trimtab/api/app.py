@@ -1,0 +1,224 @@
+"""The control process: health, clock, labels and records over HTTP, and the loop that settles what is due."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trimtab.api.errors import answer_for
+from trimtab.api.metrics import render
+from trimtab.api.routes import Routes
+from trimtab.automate.jobs import Jobs
+from trimtab.automate.loop import Loop
+from trimtab.automate.settle import settle
+from trimtab.core.clock import parse_time
+from trimtab.core.errors import BadInput, Conflict, TrimtabError
+from trimtab.core.nouns import Data
+from trimtab.core.optional import need
+from trimtab.monitor.readiness import readiness
+from trimtab.monitor.watch import Monitors
+from trimtab.serve.labels import accept_labels
+from trimtab.serve.routes import load
+from trimtab.store import facts, live
+from trimtab.store.store import Store
+
+_TICK_S = 0.25
+_LABELS = 4 * 1024 * 1024
+_SMALL = 64 * 1024
+
+
+class Control:
+    """What the routes act on.
+
+    Args:
+        store: the store.
+        project: the project's folder, or an empty string.
+    """
+
+    def __init__(self, store: Store, project: str) -> None:
+        self.store = store
+        home = store.home
+        self.jobs = (
+            Jobs(project=Path(project), store=home.root, environment=store.environment, logs=home.logs)
+            if project
+            else None
+        )
+        self.monitors = Monitors(store)
+        self.loop = Loop(store, self.jobs, self.monitors)
+        self._turn = threading.Lock()
+        self._stop = threading.Event()
+        self.problem: Data = {}
+
+    def health(self) -> Data:
+        """Answer when the ledger and the routes do."""
+        table = load(self.store.home.routes)
+        return {
+            "status": "ok",
+            "clock": {"mode": self.store.clock_mode(), "now": self.store.now().isoformat()},
+            "routes": table.epoch if table else 0,
+            "problem": self.problem,
+        }
+
+    def clock(self) -> Data:
+        """Return event time and whether it is simulated."""
+        return {"mode": self.store.clock_mode(), "now": self.store.now().isoformat()}
+
+    def advance(self, body: Any) -> Data:
+        """Move simulated time and answer when all that fell due has settled; the same time again goes on.
+
+        Raises:
+            BadInput: ``to`` is missing.
+            Conflict: this server lives on real time.
+        """
+        if not isinstance(body, dict) or not isinstance(body.get("to"), str):
+            raise BadInput("to is missing", where="to", fix='{"to": "2013-04-02T00:00:00Z"}')
+        if self.store.clock_mode() != "simulated":
+            raise Conflict("this server lives on real time", fix="start it with --clock simulated")
+        to = parse_time(body["to"])
+        with self._turn:
+            self.store.set_clock("simulated", to)
+            done = settle(self.store, self.loop, self.monitors, to, wait=True)
+        return {"now": to.isoformat(), **done}
+
+    def labels(self, name: str, body: Any) -> Data:
+        """Keep labels; see ``serve.labels``."""
+        if not isinstance(body, dict) or set(body) != {"labels"}:
+            raise BadInput("the body is not an object with labels", where="$", fix='{"labels": [{...}]}')
+        with self._turn:
+            return accept_labels(self.store, name, body["labels"], self.store.now())
+
+    def endpoints(self) -> Data:
+        """List endpoints."""
+        return {"endpoints": [self.endpoint(one.name) for one in live.list_endpoints(self.store.ledger)]}
+
+    def endpoint(self, name: str) -> Data:
+        """Return one endpoint with its deployments, rollouts and watches."""
+        ledger, now = self.store.ledger, self.store.now()
+        found = live.need_endpoint(ledger, name)
+        deployments = []
+        for one in live.list_deployments(ledger, found.id):
+            share = found.traffic.get(one.id, 0.0)
+            version = facts.get_version(ledger, one.version_id).ref
+            deployments.append({**msgspec.to_builtins(one), "version": version, "share": share})
+        return {
+            "id": found.id,
+            "name": found.name,
+            "serves": found.spec.get("serves"),
+            "epoch": found.epoch,
+            "deployments": deployments,
+            "rollouts": [msgspec.to_builtins(one) for one in live.list_rollouts(ledger, found.id)],
+            "watches": self.monitors.verdicts(now, name),
+        }
+
+    def runs(self, kind: str = "", name: str = "", state: str = "", limit: int = 100) -> Data:
+        """List runs, newest first."""
+        limit = min(max(limit, 1), 1000)
+        return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, state=state, limit=limit)}
+
+    def versions(self, name: str) -> Data:
+        """List the versions of an asset."""
+        facts.resolve(self.store.ledger, name)
+        return {"versions": facts.list_versions(self.store.ledger, name)}
+
+    def alarms(self) -> Data:
+        """List alarms, oldest first."""
+        return {"alarms": live.list_alarms(self.store.ledger)}
+
+    def firings(self) -> Data:
+        """List what automations did, oldest first."""
+        return {"firings": live.list_firings(self.store.ledger)}
+
+    def verdicts(self, subject: str) -> Data:
+        """List the verdicts about one subject."""
+        return {"verdicts": facts.verdicts_of(self.store.ledger, subject)}
+
+    def readiness(self) -> Data:
+        """Say for each endpoint whether collection, alarm and retraining rules are there (R71)."""
+        return {"endpoints": readiness(self.store.ledger)}
+
+    def tick(self) -> None:
+        """Settle what is due, until the server ends; simulated time settles only when it is moved."""
+        while not self._stop.wait(_TICK_S):
+            try:
+                with self._turn:
+                    self._once()
+                self.problem = {}
+            except TrimtabError as error:
+                self.problem = error.as_data()
+
+    def _once(self) -> None:
+        now = self.store.now()
+        if self.store.clock_mode() == "simulated":
+            return
+        settle(self.store, self.loop, self.monitors, now, wait=False)
+
+    def close(self) -> None:
+        """End what was started."""
+        self._stop.set()
+        if self.jobs is not None:
+            self.jobs.close()
+        self.store.close()
+
+
+def routes_of(control: Control) -> Routes:
+    """Return every address of the control process, each with its permission."""
+    text = need("litestar").Response
+
+    def metrics() -> Any:
+        return text(render(control.store), media_type="text/plain; version=0.0.4")
+
+    def read_body(data: bytes) -> Any:
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise BadInput(f"the body is not JSON: {error}", where="$", fix="send JSON") from error
+
+    def advance(body: bytes) -> Data:
+        return control.advance(read_body(body))
+
+    def labels(name: str, body: bytes) -> Data:
+        return control.labels(name, read_body(body))
+
+    routes = Routes()
+    reading: list[tuple[str, Callable[..., Any]]] = [
+        ("/clock", control.clock),
+        ("/metrics", metrics),
+        ("/api/v1/endpoints", control.endpoints),
+        ("/api/v1/endpoints/{name:str}", control.endpoint),
+        ("/api/v1/runs", control.runs),
+        ("/api/v1/assets/{name:str}/versions", control.versions),
+        ("/api/v1/alarms", control.alarms),
+        ("/api/v1/firings", control.firings),
+        ("/api/v1/verdicts/{subject:str}", control.verdicts),
+        ("/api/v1/readiness", control.readiness),
+    ]
+    routes.add("GET", "/health", control.health, permission="health")
+    for path, handler in reading:
+        routes.add("GET", path, handler, permission="read")
+    routes.add("POST", "/clock", advance, permission="operate", limit=_SMALL)
+    routes.add("POST", "/endpoints/{name:str}/labels", labels, permission="label", limit=_LABELS)
+    return routes
+
+
+def make_app(control: Control) -> Any:
+    """Return the control process as an ASGI application."""
+    litestar = need("litestar")
+
+    def told(request: Any, error: Exception) -> Any:
+        status, body = answer_for(error, f"{request.method} {request.url.path}")
+        return litestar.Response(body, status_code=status)
+
+    def started() -> None:
+        threading.Thread(target=control.tick, name="tick", daemon=True).start()
+
+    return litestar.Litestar(
+        route_handlers=routes_of(control).handlers(),
+        exception_handlers={Exception: told},
+        on_startup=[started],
+        openapi_config=None,
+        logging_config=None,
+    )
