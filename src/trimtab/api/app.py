@@ -114,10 +114,10 @@ class Control:
             "watches": self.monitors.verdicts(now, name),
         }
 
-    def runs(self, kind: str = "", name: str = "", state: str = "", limit: int = 100) -> Data:
+    def runs(self, kind: str = "", name: str = "", limit: int = 100) -> Data:
         """List runs, newest first."""
         limit = min(max(limit, 1), 1000)
-        return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, state=state, limit=limit)}
+        return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, limit=limit)}
 
     def versions(self, name: str) -> Data:
         """List the versions of an asset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, emit, table
 from trimtab.data.sql import query
+from trimtab.serve.fold import fold
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +26,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Query tables, quarantine (NAME.quarantine), calls, labels (ENDPOINT.calls) and records."""
         with open_app(Path.cwd(), environment=env, store=store) as opened:
+            if {"calls", "labels"} & set(re.findall(r"[a-z_]+", text.lower())):
+                fold(opened.store)
             answer = query(opened.store, text)
         rows = answer["rows"]
         emit(answer, as_json, lambda: table(answer["columns"], rows))

@@ -341,6 +341,8 @@ def _settle(store: Store, names: list[str], wait: bool, say: Say) -> Data:
         pending = [name for name in names if _starting(store, name)]
         if not pending:
             return {"notes": _failures(store, names), "ready": True}
+        if not is_up(store):
+            raise Unavailable("`trimtab up` has ended", fix="see what it printed, and its logs in .trimtab/logs")
         if monotonic() > deadline:
             if wait:
                 raise Unavailable(f"{', '.join(pending)} did not become ready in {_WAIT_S:g} s", fix="see trimtab show")
