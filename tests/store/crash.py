@@ -14,12 +14,19 @@ KILLS = int(os.environ.get("TRIMTAB_KILLS", "10"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def kill_loop(kind: str, folder: Path, kills: int = KILLS) -> list[str]:
-    """Run the victim ``kills`` times on one folder, kill -9 it each time, and return what it acknowledged."""
+def kill_loop(kind: str, folder: Path, kills: int = KILLS, at_least: float = 0.0) -> list[str]:
+    """Run the victim ``kills`` times on one folder, kill -9 it each time, and return what it acknowledged.
+
+    Args:
+        kind: what the victim does.
+        folder: where it does it.
+        kills: how often.
+        at_least: seconds that it lives on after its first acknowledged act.
+    """
     dice = random.Random(7)
     acknowledged: list[str] = []
     for number in range(kills):
-        acknowledged += _one(kind, folder, f"r{number}", dice.uniform(0.01, 0.25))
+        acknowledged += _one(kind, folder, f"r{number}", at_least + dice.uniform(0.01, 0.25))
     return acknowledged
 
 

@@ -12,6 +12,8 @@ from trimtab.store.blobs import LocalBlobs
 from trimtab.store.intake import Buffered, Durable
 from trimtab.store.ledger import Ledger, Tx
 from trimtab.store.live import put_state
+from trimtab.store.tables import DeltaTables
+from trimtab.testing.tables import table
 
 Act = Callable[[str], None]
 
@@ -57,6 +59,28 @@ def buffered_act(folder: Path) -> Act:
     return act
 
 
+def tables_act(folder: Path) -> Act:
+    """Each act stages a row that names its run and commits it; one at a time, as under a lease."""
+    tables, turn = DeltaTables(folder), threading.Lock()
+    ident = "ast_" + "0" * 32
+
+    def act(name: str) -> None:
+        with turn:
+            staged = tables.stage(ident, table(run=[name]))
+            tables.commit([staged], table_id=ident, mode="append", run_id=name)
+
+    return act
+
+
+ACTS = {
+    "ledger": ledger_act,
+    "blobs": blobs_act,
+    "durable": durable_act,
+    "buffered": buffered_act,
+    "tables": tables_act,
+}
+
+
 def void(_: object) -> None:
     """Drop an answer."""
 
@@ -64,7 +88,7 @@ def void(_: object) -> None:
 def main() -> None:
     """Act in four threads until killed; a line on standard output acknowledges each act."""
     kind, folder, round_name = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    act = {"ledger": ledger_act, "blobs": blobs_act, "durable": durable_act, "buffered": buffered_act}[kind](folder)
+    act = ACTS[kind](folder)
 
     def run(thread: int) -> None:
         for number in range(10**9):
