@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -12,14 +11,17 @@ from typing import Literal
 
 from msgspec import Struct
 
+from trimtab.check.declare import GATE_KINDS
+from trimtab.check.gates import accepts
 from trimtab.core.clock import monotonic
 from trimtab.core.declare import AutomationDeclaration, EndpointDeclaration, as_data
-from trimtab.core.errors import NotFound, Refused, StepFailed, Unavailable
-from trimtab.core.ids import new_id
+from trimtab.core.errors import Refused, StepFailed, Unavailable, WrongUse
+from trimtab.core.ids import new_hex, new_id
 from trimtab.core.nouns import Data, Endpoint, Run, Version
 from trimtab.pipeline.manifest import Manifest
 from trimtab.pipeline.runtime import actor as this_account
-from trimtab.serve.rollout import advance, begin
+from trimtab.serve import rollout as rollouts
+from trimtab.serve.judge import judged
 from trimtab.serve.routes import publish
 from trimtab.store import facts, live
 from trimtab.store.ledger import Reader, Tx
@@ -27,6 +29,11 @@ from trimtab.store.store import Store
 
 _WAIT_S = 120.0
 _POLL_S = 0.05
+_AGAIN = ("superseded", "removed")
+_RETURN: Data = {
+    "kind": "rollback", "steps": [100.0], "soak": "0s", "minimum": 0, "deadline": "3650d", "alpha": 0.05,
+    "advance": "no_harm", "margin": 0.25, "on_inconclusive": "promote", "judge": [],
+}  # fmt: skip
 Say = Callable[[str], None]
 
 
@@ -35,34 +42,44 @@ class LiveStage(Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: such as ``endpoint:delay_api``, ``serve:delay_api`` or ``automation:NAME``.
-        action: ``create``, ``update``, ``deploy``, ``roll_out``, ``disable``, ``hold`` or ``keep``.
+        action: ``create``, ``update``, ``remove``, ``deploy``, ``roll_out``, ``disable``, ``hold`` or ``keep``.
         reason: why, for a person.
         version: the version that is deployed or rolled out, or empty.
     """
 
     id: str
-    action: Literal["create", "update", "deploy", "roll_out", "disable", "hold", "keep"]
+    action: Literal["create", "update", "remove", "deploy", "roll_out", "disable", "hold", "keep"]
     reason: str
     version: str = ""
 
 
-def plan_live(store: Store, manifest: Manifest, overrides: Data | None = None) -> list[LiveStage]:
-    """Return what `apply` would do; nothing is changed."""
+def plan_live(
+    store: Store, manifest: Manifest, overrides: Data | None = None, *, override: str = ""
+) -> list[LiveStage]:
+    """Return what `apply` would do; nothing is changed.
+
+    Args:
+        store: the store.
+        manifest: what is declared.
+        overrides: what the environment says instead: ``{"endpoints": {name: {...}}, "automations": {name: {...}}}``.
+        override: a reason; then a version whose rollout was reversed is rolled out again.
+    """
     reader, given = store.ledger, overrides or {}
     stages: list[LiveStage] = []
     for declared in manifest.endpoints:
         known = live.find_endpoint(reader, declared.name)
-        spec = spec_of(declared, given)
-        ident = f"endpoint:{declared.name}"
-        if known is None:
-            stages.append(LiveStage(id=ident, action="create", reason="it is declared and not there"))
-        elif known.spec != {**spec, "salt": known.spec.get("salt")}:
-            stages.append(LiveStage(id=ident, action="update", reason="its declaration has changed"))
-        else:
-            stages.append(LiveStage(id=ident, action="keep", reason="it is as declared"))
-        stages.append(_serving(reader, declared, known))
-    stages += _automations(reader, manifest, given)
-    return stages
+        stages.append(_endpoint(declared, known, given))
+        stage = _serving(reader, declared, known, spec_of(declared, given))
+        if stage.action == "hold" and stage.version and override:
+            stage = LiveStage(id=stage.id, action="roll_out", reason=override, version=stage.version)
+        stages.append(stage)
+    names = {declared.name for declared in manifest.endpoints}
+    for endpoint in live.list_endpoints(reader):
+        up = [one for one in live.list_deployments(reader, endpoint.id) if one.desired == "up"]
+        if endpoint.name not in names and (endpoint.traffic or up):
+            text = "it is no longer declared; its records stay"
+            stages.append(LiveStage(id=f"endpoint:{endpoint.name}", action="remove", reason=text))
+    return stages + _automations(reader, manifest, given)
 
 
 def spec_of(declared: EndpointDeclaration, overrides: Data) -> Data:
@@ -73,36 +90,38 @@ def spec_of(declared: EndpointDeclaration, overrides: Data) -> Data:
     return {**spec, "serves": declared.serves}
 
 
-def wanted_version(reader: Reader, asset: str) -> Version | None:
-    """Return the version that should be live: the challenger, else the champion, else the current one."""
-    if facts.find_asset(reader, asset) is None:
-        return None
-    for alias in ("challenger", "champion"):
-        found = facts.alias_of(reader, asset, alias)
-        if found is not None:
-            return found
-    return facts.current(reader, asset)
+def _endpoint(declared: EndpointDeclaration, known: Endpoint | None, overrides: Data) -> LiveStage:
+    ident, spec = f"endpoint:{declared.name}", spec_of(declared, overrides)
+    if known is None:
+        return LiveStage(id=ident, action="create", reason="it is declared and not there")
+    if known.spec != {**spec, "salt": spec.get("salt") or known.spec.get("salt")}:
+        return LiveStage(id=ident, action="update", reason="its declaration has changed")
+    return LiveStage(id=ident, action="keep", reason="it is as declared")
 
 
-def _serving(reader: Reader, declared: EndpointDeclaration, endpoint: Endpoint | None) -> LiveStage:
+def _serving(reader: Reader, declared: EndpointDeclaration, endpoint: Endpoint | None, spec: Data) -> LiveStage:
     ident = f"serve:{declared.name}"
-    version = wanted_version(reader, declared.serves)
+    version = facts.current(reader, declared.serves)
     if version is None:
         text = f"{declared.serves} has no accepted version; trimtab run {declared.serves}"
         return LiveStage(id=ident, action="hold", reason=text)
     if endpoint is None:
         return LiveStage(id=ident, action="deploy", reason="the first version", version=version.ref)
-    deployments = live.list_deployments(reader, endpoint.id)
-    up = {one.id: one for one in deployments if one.desired == "up"}
-    rollout = live.active_rollout(reader, endpoint.id)
-    if rollout is not None and up.get(rollout.candidate_id) and up[rollout.candidate_id].version_id == version.id:
-        return LiveStage(id=ident, action="keep", reason=f"its rollout is {rollout.state}", version=version.ref)
+    up = {one.id: one for one in live.list_deployments(reader, endpoint.id) if one.desired == "up"}
+    active = live.active_rollout(reader, endpoint.id)
+    if active is not None and active.candidate_id in up and up[active.candidate_id].version_id == version.id:
+        return LiveStage(id=ident, action="keep", reason=f"its rollout is {active.state}", version=version.ref)
     serving = [up[name] for name, share in endpoint.traffic.items() if share and name in up]
-    if any(one.version_id == version.id for one in serving):
-        return LiveStage(id=ident, action="keep", reason="it serves", version=version.ref)
-    for past in live.list_rollouts(reader, endpoint.id):
-        same = live.get_deployment(reader, past.candidate_id).version_id == version.id
-        if same and past.state in ("rolled_back", "failed") and past.data.get("outcome") != "superseded":
+    same = [one for one in serving if one.version_id == version.id]
+    if same:
+        threads = int(same[0].runtime.get("threads") or 1)
+        if threads == int(spec.get("threads") or 1):
+            return LiveStage(id=ident, action="keep", reason="it serves", version=version.ref)
+        return LiveStage(id=ident, action="roll_out", reason="its threads have changed", version=version.ref)
+    for past in reversed(live.list_rollouts(reader, endpoint.id)):
+        candidate = live.get_deployment(reader, past.candidate_id).version_id
+        reversed_ = past.state in ("rolled_back", "failed") and past.data.get("outcome") not in _AGAIN
+        if candidate == version.id and reversed_:
             text = f"its rollout was reversed: {past.data['history'][-1]['reason']}"
             return LiveStage(id=ident, action="hold", reason=text, version=version.ref)
     if not serving:
@@ -156,32 +175,38 @@ def apply_live(
         store: the store.
         manifest: what is declared.
         overrides: what the environment says instead.
-        override: a reason for deploying a version without a passed gate; recorded.
+        override: a reason for deploying a version without a passed gate, or again after its rollout was
+            reversed; recorded.
         wait: until new deployments are ready, when `trimtab up` runs.
         say: is told of progress.
 
     Raises:
         Refused: a version has no passed gate and no override was given.
         StepFailed: a new deployment does not become ready.
+        Unavailable: it takes too long, or `trimtab up` ends meanwhile.
     """
     given, now = overrides or {}, store.now()
-    stages = plan_live(store, manifest, given)
+    stages = plan_live(store, manifest, given, override=override)
     declared = {one.name: one for one in manifest.endpoints}
     rules = {one.name: one for one in manifest.automations}
+    started = []
     for stage in stages:
         kind, _, name = stage.id.partition(":")
         if stage.action in ("keep", "hold"):
             continue
         say(f"{stage.action} {stage.id} {stage.version}".rstrip())
-        if kind == "endpoint":
-            store.ledger.write(partial(_put_endpoint, declared[name], given, now), what="apply")
+        if stage.action == "remove":
+            store.ledger.write(partial(_remove, name, now), what=f"remove {name}")
+        elif kind == "endpoint":
+            store.ledger.write(partial(_put_endpoint, declared[name], given, now), what=f"apply {name}")
         elif kind == "serve":
             roll_out(store, name, stage.version, override=override, why="apply")
+            started.append(name)
         else:
-            store.ledger.write(partial(_put_automation, rules.get(name), name, given, now), what="apply")
+            store.ledger.write(partial(_put_automation, rules.get(name), name, given, now), what=f"apply {name}")
     publish(store)
-    names = [one.name for one in manifest.endpoints]
-    return {"stages": [_plain(stage) for stage in stages], **_settle(store, names, wait, say)}
+    done = _settle(store, [one.name for one in manifest.endpoints], started, wait)
+    return {"stages": [_plain(stage) for stage in stages], **done}
 
 
 def _plain(stage: LiveStage) -> Data:
@@ -190,9 +215,20 @@ def _plain(stage: LiveStage) -> Data:
 
 def _put_endpoint(declared: EndpointDeclaration, overrides: Data, now: datetime, tx: Tx) -> None:
     known, spec = live.find_endpoint(tx, declared.name), spec_of(declared, overrides)
-    # The salt is drawn once and stays: another one would move every caller.
-    salt = known.spec.get("salt") if known else spec.get("salt") or secrets.token_hex(16)
+    # A salt is drawn once and stays: another one would move every caller.
+    salt = spec.get("salt") or (known.spec.get("salt") if known else "") or new_hex() + new_hex()
     live.put_endpoint(tx, name=declared.name, spec={**spec, "salt": salt}, at=now)
+
+
+def _remove(name: str, now: datetime, tx: Tx) -> None:
+    endpoint = live.need_endpoint(tx, name)
+    active = live.active_rollout(tx, endpoint.id)
+    if active is not None:
+        rollouts.abandon(tx, active, now, "the endpoint is no longer declared")
+    live.set_traffic(tx, endpoint.id, {}, expect_epoch=endpoint.epoch)
+    for deployment in live.list_deployments(tx, endpoint.id):
+        if deployment.desired == "up":
+            live.set_desired(tx, deployment.id, "down")
 
 
 def _put_automation(declared: AutomationDeclaration | None, name: str, overrides: Data, now: datetime, tx: Tx) -> None:
@@ -207,15 +243,28 @@ def _put_automation(declared: AutomationDeclaration | None, name: str, overrides
 def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: str = "", why: str = "by hand") -> str:
     """Start the rollout of a version by the endpoint's plan and return the rollout's id.
 
+    A paused rollout of the same version goes on; one that is under way is left alone.
+
+    Args:
+        store: the store.
+        endpoint_name: where to.
+        version_ref: a reference or id of a model version.
+        override: a reason for letting it go live without a passed gate; recorded as a run of its own.
+        why: what caused it, for the records.
+
     Raises:
         NotFound: there is no such endpoint or version.
         Refused: the version has no passed gate (R16) and no override was given.
+        WrongUse: the endpoint's plan cannot judge such a version.
     """
     now = store.now()
 
-    def write(tx: Tx) -> str:
+    def write(tx: Tx) -> tuple[str, bool]:
         endpoint = live.need_endpoint(tx, endpoint_name)
         version = facts.resolve(tx, version_ref)
+        active = live.active_rollout(tx, endpoint.id)
+        if active is not None and live.get_deployment(tx, active.candidate_id).version_id == version.id:
+            return active.id, active.state == "paused"
         report = validation(tx, version)
         if not report["passed"] and not override:
             raise Refused(
@@ -223,96 +272,118 @@ def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: st
                 where=version.ref,
                 fix="pass its gate, or give --override REASON, which is recorded",
             )
-        runtime = {"validation": report, "override": override}
-        row = begin(tx, endpoint, version.id, at=now, actor=this_account(), runtime=runtime, why=override or why)
-        return row.id
+        _check_plan(endpoint, version)
+        if not report["passed"]:
+            _record(tx, "override", endpoint_name, now, version, {"reason": override, "overridden": report["reason"]})
+        runtime = {"threads": int(endpoint.spec.get("threads") or 1), "validation": report, "override": override}
+        row = rollouts.begin(
+            tx, endpoint, version.id, at=now, actor=this_account(), runtime=runtime, why=override or why
+        )
+        return row.id, False
 
-    rollout_id = store.ledger.write(write, what="roll_out")
+    rollout_id, paused = store.ledger.write(write, what=f"roll out {endpoint_name}")
+    if paused:
+        rollouts.resume(store, endpoint_name, now)
     publish(store)
     return rollout_id
+
+
+def _check_plan(endpoint: Endpoint, version: Version) -> None:
+    for check in judged(endpoint.spec["rollout"]):
+        if check.kind == "outcome" and version.meta.get("task") == "regression":
+            raise WrongUse(
+                f"{check.name} cannot judge {version.ref}: a regression is never simply wrong",
+                where=endpoint.name,
+                fix="judge it by ck.errors() and ck.latency(), and watch ck.performance()",
+            )
 
 
 def validation(reader: Reader, version: Version) -> Data:
     """Return whether a version's gate passed, and the ids of the verdicts that say so (R16).
 
-    A refit stands on the verdicts of the candidate that it repeats.
+    A refit stands on the verdicts of the candidate that it repeats. Of several verdicts of one check the newest counts.
     """
     parent = str(version.meta.get("refit_of") or "")
-    verdicts = facts.verdicts_of(reader, version.id) + (facts.verdicts_of(reader, parent) if parent else [])
-    ids = [verdict.id for verdict in verdicts]
+    found = facts.verdicts_of(reader, version.id) + (facts.verdicts_of(reader, parent) if parent else [])
+    newest = {one.check: one for one in sorted(found, key=lambda one: one.id) if one.kind in GATE_KINDS}
+    bad = [one.reason for one in newest.values() if one.status in ("fail", "inconclusive")]
     if version.state != "published":
-        bad = [verdict.reason for verdict in verdicts if verdict.status in ("fail", "inconclusive")]
         reason = f"it is {version.state}" + (f": {bad[0]}" if bad else "")
-        return {"passed": False, "digest": version.digest, "verdicts": ids, "reason": reason}
-    return {"passed": True, "digest": version.digest, "verdicts": ids, "reason": "its gate passed"}
+    elif not newest:
+        reason = "no gate has judged it"
+    else:
+        reason = bad[0] if bad else "its gate passed"
+    passed = version.state == "published" and bool(newest) and accepts(list(newest.values()))
+    ids = [one.id for one in newest.values()]
+    return {"passed": passed, "digest": version.digest, "verdicts": ids, "reason": reason}
 
 
-def roll_back(store: Store, endpoint_name: str, *, reason: str = "by hand") -> Data:
-    """Return all traffic to the former deployment at once.
+def roll_back(store: Store, endpoint_name: str, *, reason: str = "by hand", wait: bool = True) -> Data:
+    """Return all traffic to the former deployment: at once while it is warm, else when it is ready again.
+
+    Args:
+        store: the store.
+        endpoint_name: the endpoint.
+        reason: why, for the records.
+        wait: until a former deployment that was taken down is ready, when `trimtab up` runs.
+
+    Returns:
+        ``{"endpoint", "version", "deployment", "done", "message"}``.
 
     Raises:
         NotFound: there is no such endpoint.
-        Refused: there is nothing to return to, or it is not ready.
+        Refused: there is nothing to return to.
+        Unavailable: the former deployment does not become ready.
     """
     now = store.now()
 
     def write(tx: Tx) -> Data:
         endpoint = live.need_endpoint(tx, endpoint_name)
-        target = _former(tx, endpoint)
-        deployment = live.get_deployment(tx, target)
-        if deployment.state != "ready":
-            raise Refused(
-                f"deployment {deployment.number}, the former one, is {deployment.state}",
-                where=endpoint_name,
-                fix="start `trimtab up`, or roll out that version again",
-            )
-        _abandon(tx, endpoint, now, reason)
-        epoch = live.get_endpoint(tx, endpoint.id).epoch
-        live.set_traffic(tx, endpoint.id, {target: 100.0}, expect_epoch=epoch)
-        version = facts.get_version(tx, deployment.version_id)
-        facts.set_alias(tx, version.asset, "champion", version.id)
-        run = Run(
-            id=new_id("run"), kind="rollback", name=endpoint_name, state="done", started_at=now, ended_at=now,
-            actor=this_account(), facts={"to": version.ref, "reason": reason},
-        )  # fmt: skip
-        facts.start_run(tx, run)
-        facts.add_used(tx, run.id, [(version.id, "stable")])
-        return {"endpoint": endpoint_name, "version": version.ref, "deployment": deployment.number, "run": run.id}
+        active = live.active_rollout(tx, endpoint.id)
+        target = live.get_deployment(tx, _former(tx, endpoint))
+        version = facts.get_version(tx, target.version_id)
+        if active is not None:
+            text = f"rolled back: {reason}"
+            rollouts.end_early(tx, active, now, status="fail", text=text, outcome="by hand")
+        else:
+            actor, runtime = this_account(), target.runtime
+            rollouts.begin(
+                tx, endpoint, version.id, at=now, actor=actor, runtime=runtime, why=reason, deployment_id=target.id,
+                plan=_RETURN,
+            )  # fmt: skip
+        _record(tx, "rollback", endpoint_name, now, version, {"to": version.ref, "reason": reason})
+        return {"endpoint": endpoint_name, "version": version.ref, "deployment": target.number}
 
-    answer = store.ledger.write(write, what="roll_back")
+    answer = store.ledger.write(write, what=f"roll back {endpoint_name}")
+    rollouts.advance(store, now)
     publish(store)
-    text = f"{endpoint_name} answers with {answer['version']} (deployment {answer['deployment']}) again"
-    return {**answer, "message": text}
+    done = not _starting(store, endpoint_name)
+    if not done and wait and is_up(store):
+        _settle(store, [endpoint_name], [endpoint_name], wait)
+        done = True
+    what = f"{answer['version']} (deployment {answer['deployment']})"
+    told = "answers with {} again" if done else "returns to {} as soon as it is ready"
+    return {**answer, "done": done, "message": f"{endpoint_name} {told.format(what)}"}
+
+
+def _record(tx: Tx, kind: str, name: str, now: datetime, version: Version, told: Data) -> None:
+    run = Run(
+        id=new_id("run"), kind=kind, name=name, state="done", started_at=now, ended_at=now, actor=this_account(),
+        facts=told, environment=tx.environment, workspace=tx.workspace,
+    )  # fmt: skip
+    facts.start_run(tx, run)
+    facts.add_used(tx, run.id, [(version.id, "version")])
+    tx.note(run.id, **told)
 
 
 def _former(reader: Reader, endpoint: Endpoint) -> str:
     active = live.active_rollout(reader, endpoint.id)
     if active is not None and active.stable_id:
         return active.stable_id
-    now_live = {name for name, share in endpoint.traffic.items() if share}
     for row in reversed(live.list_rollouts(reader, endpoint.id)):
-        if row.state == "promoted" and row.candidate_id in now_live and row.stable_id:
+        if row.state == "promoted" and row.candidate_id in endpoint.traffic and row.stable_id:
             return row.stable_id
     raise Refused(f"{endpoint.name} has no former deployment", where=endpoint.name, fix="roll out another version")
-
-
-def _abandon(tx: Tx, endpoint: Endpoint, now: datetime, reason: str) -> None:
-    active = live.active_rollout(tx, endpoint.id)
-    if active is None:
-        return
-    data = {**active.data, "outcome": "by hand"}
-    data["history"] = [
-        *data["history"],
-        {"at": now.isoformat(), "state": "rolled_back", "status": "fail", "reason": reason},
-    ]
-    live.set_traffic(tx, endpoint.id, {active.stable_id: 100.0}, expect_epoch=endpoint.epoch)
-    live.set_desired(tx, active.candidate_id, "down")
-    after = live.RolloutRow(
-        id=active.id, endpoint_id=active.endpoint_id, run_id=active.run_id, state="rolled_back",
-        stable_id=active.stable_id, candidate_id=active.candidate_id, data=data, updated_at=now,
-    )  # fmt: skip
-    live.update_rollout(tx, after, active.state)
-    facts.finish_run(tx, active.run_id, state="done", ended_at=now, facts={"outcome": "rolled_back", "reason": reason})
 
 
 def is_up(store: Store) -> bool:
@@ -329,7 +400,7 @@ def is_up(store: Store) -> bool:
     return False
 
 
-def _settle(store: Store, names: list[str], wait: bool, say: Say) -> Data:
+def _settle(store: Store, names: list[str], started: list[str], wait: bool) -> Data:
     """Wait until nothing is starting any more, if `trimtab up` runs."""
     if not is_up(store):
         pending = [name for name in names if _starting(store, name)]
@@ -337,10 +408,10 @@ def _settle(store: Store, names: list[str], wait: bool, say: Say) -> Data:
         return {"notes": notes, "ready": not pending}
     deadline = monotonic() + (_WAIT_S if wait else 0.0)
     while True:
-        advance(store, store.now())
+        rollouts.advance(store, store.now())
         pending = [name for name in names if _starting(store, name)]
         if not pending:
-            return {"notes": _failures(store, names), "ready": True}
+            return {"notes": _notes(store, names, started), "ready": True}
         if not is_up(store):
             raise Unavailable("`trimtab up` has ended", fix="see what it printed, and its logs in .trimtab/logs")
         if monotonic() > deadline:
@@ -352,18 +423,17 @@ def _settle(store: Store, names: list[str], wait: bool, say: Say) -> Data:
 
 def _starting(store: Store, name: str) -> bool:
     endpoint = live.find_endpoint(store.ledger, name)
-    rollout = live.active_rollout(store.ledger, endpoint.id) if endpoint else None
-    return rollout is not None and rollout.state == "starting"
+    active = live.active_rollout(store.ledger, endpoint.id) if endpoint else None
+    return active is not None and active.state == "starting"
 
 
-def _failures(store: Store, names: list[str]) -> list[str]:
+def _notes(store: Store, names: list[str], started: list[str]) -> list[str]:
+    """Return who has which traffic; a rollout of this very act that could not begin is an error."""
     notes = []
     for name in names:
-        endpoint = live.find_endpoint(store.ledger, name)
-        if endpoint is None:
-            raise NotFound(f"endpoint {name} is gone")
+        endpoint = live.need_endpoint(store.ledger, name)
         rows = live.list_rollouts(store.ledger, endpoint.id)
-        if rows and rows[-1].state == "failed":
+        if name in started and rows and rows[-1].data.get("outcome") == "failed":
             raise StepFailed(
                 f"{name}: {rows[-1].data['history'][-1]['reason']}",
                 where=name,

@@ -22,7 +22,7 @@ class CallFrame(Struct, frozen=True, array_like=True):
         weight: probability, fixed before the request, with which this deployment was picked; 1 when the caller
             named it.
         candidate_weight: the same for the rollout's candidate; 0 without one, and 0 or 1 when the caller named a
-            deployment, so that the call is no evidence.
+            deployment.
         candidate: the candidate answered.
         status: HTTP status that the caller got.
         latency_us: real microseconds of the attempt that was answered.
@@ -30,6 +30,7 @@ class CallFrame(Struct, frozen=True, array_like=True):
         key: fingerprint of the sticky key, or an empty string.
         request: the body as received.
         response: the body as answered.
+        named: the caller asked for this deployment, so that the call is no evidence.
     """
 
     v: int
@@ -47,6 +48,7 @@ class CallFrame(Struct, frozen=True, array_like=True):
     key: str
     request: bytes
     response: bytes
+    named: bool = False
 
 
 class LabelFrame(Struct, frozen=True, array_like=True):
@@ -65,7 +67,6 @@ class Answer(Struct):
 
     predictions: list[Any] = []
     scores: list[Any] | None = None
-    prediction_ids: list[str] = []
 
 
 _ENCODER = msgspec.msgpack.Encoder()

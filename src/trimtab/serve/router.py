@@ -286,6 +286,7 @@ class Router:
             key=fingerprint(plan.split.salt, asked.key) if asked.key else "",
             request=asked.body,
             response=body,
+            named=bool(asked.wanted),
         )
         self._calls.append(encode(frame))
         self._answered += 1

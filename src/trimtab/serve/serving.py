@@ -1,4 +1,4 @@
-"""Runs an RSGI application on granian in this process, on a port or a unix socket, until it is told to stop."""
+"""Runs an RSGI or ASGI application on granian in this process, on a port or a unix socket, until told to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None =
     """Serve ``app`` until SIGTERM or SIGINT; requests that are at work are answered first.
 
     Args:
-        app: an object with ``__rsgi__``.
+        app: an object with ``__rsgi__``, else an ASGI application.
         host: the address to listen on.
         port: the port to listen on.
         uds: a unix socket to listen on instead; what a dead process left there is removed.
@@ -35,7 +35,7 @@ async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None =
     server = need("granian.server.embed").Server(
         app,
         **place,
-        interface=constants.Interfaces.RSGI,
+        interface=constants.Interfaces.RSGI if hasattr(app, "__rsgi__") else constants.Interfaces.ASGI,
         http=constants.HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
