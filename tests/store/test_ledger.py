@@ -129,6 +129,26 @@ def test_no_writer_is_stranded_by_a_close(tmp_path: Path) -> None:
         assert outcomes["refused"] == 3
 
 
+def test_a_read_that_is_under_way_outlives_the_close(tmp_path: Path) -> None:
+    """Closing while another thread reads neither fails nor disturbs that read."""
+    ledger = Ledger.open(tmp_path / "ledger.db")
+    found: list[Any] = []
+    reading = threading.Event()
+    count = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<1000000) SELECT count(*) FROM c"
+
+    def read() -> None:
+        ledger.query("SELECT 1")
+        ledger._local.connection.set_progress_handler(reading.set, 1000)
+        found.append(ledger.query(count))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    reading.wait()
+    ledger.close()
+    thread.join()
+    assert found == [[(1000000,)]]
+
+
 def test_a_forked_child_must_open_its_own(ledger: Ledger) -> None:
     """A forked child that uses its parent's ledger gets an error, and the parent's keeps working."""
     get_state(ledger, "a")

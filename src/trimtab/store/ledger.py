@@ -9,7 +9,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -294,7 +294,9 @@ class Ledger:
         self._thread.join()
         with self._turn:
             for connection in (*self._readers, self._watch, self._writer):
-                connection.close()
+                # A thread that is reading right now finishes and lets go of its connection itself.
+                with suppress(apsw.ThreadingViolationError):
+                    connection.close()
         self._turn.close()
 
     def __enter__(self) -> Ledger:
