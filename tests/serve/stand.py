@@ -221,7 +221,7 @@ class Up:
     def pid(self, name: str) -> int:
         """Return the process id of a child of the supervisor by the start of its name."""
         pids = json.loads((self.root / "run" / "pids.json").read_text())
-        return next(pid for known, pid in pids.items() if known.startswith(name))
+        return int(next(pid for known, pid in pids.items() if known.startswith(name)))
 
     def kill(self, name: str) -> int:
         """Kill a child with SIGKILL, wait until another one stands in its place, and return the old process id."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import msgspec
 
 from trimtab.serve.frames import Answer, CallFrame, answer_of, calls_folder, decode_call
 from trimtab.serve.judge import observe
+from trimtab.store import live
 from trimtab.store.calls import CallRow, find_calls, get_offset, put_offset, record_calls
-from trimtab.store.intake import read
+from trimtab.store.intake import Offset, read
 from trimtab.store.ledger import Tx
 from trimtab.store.store import Store
 
@@ -16,42 +21,58 @@ _BATCH = 2000
 
 
 def collect(store: Store) -> int:
-    """Take everything that is in the log and return how many requests were new."""
+    """Take everything that is in the log and return how many requests were new.
+
+    Any process may call it; of several at once one takes each part. Requests of other environments, and those that
+    were the caller's own mistake (4xx), are passed over.
+    """
     new = 0
     while True:
-        taken = _take(store)
-        if taken is None:
+        offset = get_offset(store.ledger, STREAM)
+        payloads, behind = read(calls_folder(store.home.intake), offset, _BATCH)
+        if not payloads:
             return new
-        new += taken
+        frames = [frame for frame, _ in whole(payloads)]
+        new += store.ledger.write(partial(_take, frames, offset, behind), what="collect")
 
 
-def _take(store: Store) -> int | None:
-    """Take one batch; None when there was nothing."""
-    offset = get_offset(store.ledger, STREAM)
-    payloads, behind = read(calls_folder(store.home.intake), offset, _BATCH)
-    if not payloads:
-        return None
-    frames = sorted((decode_call(payload) for payload in payloads), key=lambda frame: (frame.at_us, frame.request_id))
+def whole(payloads: Iterable[bytes]) -> list[tuple[CallFrame, Answer]]:
+    """Return the frames that can be read, by event time and request id, each with its answer.
 
-    def write(tx: Tx) -> int:
-        if get_offset(tx, STREAM) != offset:  # somebody else took this batch meanwhile
-            return 0
-        fresh = _new(tx, frames)
-        record_calls(tx, [row for frame in fresh for row in rows_of(frame)])
-        observe(tx, fresh)
-        put_offset(tx, STREAM, behind)
-        tx.note("calls", requests=len(fresh))
-        return len(fresh)
+    A frame that cannot be read must not stop those behind it: it is told on standard error and passed over.
+    """
+    found = []
+    for payload in payloads:
+        try:
+            frame = decode_call(payload)
+            found.append((frame, answer_of(frame) if frame.status < 400 else Answer()))
+        except msgspec.DecodeError as error:
+            print(f"a frame of {len(payload)} bytes in the calls log cannot be read: {error}", file=sys.stderr)
+    return sorted(found, key=lambda item: (item[0].at_us, item[0].request_id))
 
-    return store.ledger.write(write, what="collect")
+
+def _take(frames: Sequence[CallFrame], offset: Offset, behind: Offset, tx: Tx) -> int:
+    if get_offset(tx, STREAM) != offset:  # somebody else took this part meanwhile
+        return 0
+    own = {endpoint.id for endpoint in live.list_endpoints(tx)}
+    fresh = _new(tx, [frame for frame in frames if frame.endpoint_id in own and counts(frame)])
+    record_calls(tx, [row for frame in fresh for row in rows_of(frame)])
+    observe(tx, fresh)
+    put_offset(tx, STREAM, behind)
+    tx.note("calls", requests=len(fresh))
+    return len(fresh)
+
+
+def counts(frame: CallFrame) -> bool:
+    """Say whether a request is recorded: answered, or failed by our fault."""
+    return frame.status < 400 or frame.status >= 500
 
 
 def _new(tx: Tx, frames: Sequence[CallFrame]) -> list[CallFrame]:
-    """Return the frames of requests that count: the first of each id; what the caller got wrong does not."""
-    counted = [frame for frame in frames if frame.status < 400 or frame.status >= 500]
-    known = set(find_calls(tx, [first_id(frame) for frame in counted]))
+    """Return the first frame of each request that is not on record yet."""
+    known = set(find_calls(tx, [first_id(frame) for frame in frames]))
     fresh = []
-    for frame in counted:
+    for frame in frames:
         ident = first_id(frame)
         if ident not in known:
             known.add(ident)
@@ -66,10 +87,9 @@ def first_id(frame: CallFrame) -> str:
 
 def rows_of(frame: CallFrame) -> list[CallRow]:
     """Return a row for each prediction of a frame; one without a prediction for a failed answer."""
-    body = answer_of(frame) if frame.status < 400 else Answer()
-    predictions = body.predictions or [None]
-    scores = body.scores or [None] * len(predictions)
     failed = frame.status >= 400
+    body = Answer(predictions=[None]) if failed else answer_of(frame)
+    scores = body.scores if body.scores is not None else [None] * len(body.predictions)
     return [
         CallRow(
             prediction_id=first_id(frame) if failed else f"{frame.request_id}.{row}",
@@ -85,7 +105,7 @@ def rows_of(frame: CallFrame) -> list[CallRow]:
             status=frame.status,
             latency_us=frame.latency_us,
             prediction=prediction,
-            score=score if isinstance(score, float) else None,
+            score=float(score) if isinstance(score, float | int) else None,
         )
-        for row, (prediction, score) in enumerate(zip(predictions, scores, strict=True))
+        for row, (prediction, score) in enumerate(zip(body.predictions, scores, strict=True))
     ]

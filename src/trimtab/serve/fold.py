@@ -36,11 +36,12 @@ STREAM = "fold"
 READERS = (COLLECTED, STREAM, "monitors")
 """Everything that reads the calls log; a segment may go when all of them are behind it."""
 
+TIME = "event_time"
 _BATCH = 20_000
 _WAIT_S = 60.0
 _BASE = (
-    "prediction_id", "request_id", "row", "at", "deployment", "version", "weight", "candidate_weight", "status",
-    "latency_ms", "prediction", "score",
+    "prediction_id", "request_id", "row_index", "event_time", "deployment", "version", "weight", "candidate_weight",
+    "status", "latency_ms", "prediction", "score",
 )  # fmt: skip
 
 
@@ -106,8 +107,8 @@ def _rows(frame: CallFrame, number: int, version: Version) -> list[Data]:
     inputs = inputs_of(frame) if frame.status < 400 else {}
     return [
         {
-            "prediction_id": row.prediction_id, "request_id": row.request_id, "row_index": row.row, "event_time": row.at,
-            "deployment": number, "version": version.ref, "weight": row.weight,
+            "prediction_id": row.prediction_id, "request_id": row.request_id, "row_index": row.row,
+            TIME: row.at, "deployment": number, "version": version.ref, "weight": row.weight,
             "candidate_weight": row.candidate_weight, "status": row.status, "latency_ms": row.latency_us / 1000,
             "prediction": _text(row.prediction), "score": row.score,
             **{f"input_{name}": values[row.row] for name, values in inputs.items()},
@@ -137,7 +138,7 @@ def _calls_frame(rows: Sequence[Data], versions: Iterable[Version]) -> Any:
         column = f"input_{name}"
         schema[column] = types[kind]
         data[column] = [_as(kind, row.get(column)) for row in rows]
-    return pl.DataFrame(data, schema=schema).with_columns(_utc(pl, "at"))
+    return pl.DataFrame(data, schema=schema).with_columns(_utc(pl, TIME))
 
 
 def _wider(one: str | None, other: str) -> str:
@@ -149,7 +150,9 @@ def _wider(one: str | None, other: str) -> str:
 def _as(kind: str, value: Any) -> Any:
     if value is None:
         return None
-    return {"number": float, "integer": int, "boolean": bool, "string": _text}[kind](value)
+    if kind == "string":
+        return _text(value)
+    return float(value) if kind == "number" else int(value) if kind == "integer" else bool(value)
 
 
 def _utc(pl: Any, *names: str) -> Any:
@@ -181,11 +184,11 @@ def _fold_labels(store: Store) -> int:
             {
                 "prediction_id": columns[0],
                 "label": [_text(unpack(label)) for label in columns[1]],
-                "at": columns[2],
+                TIME: columns[2],
                 "arrived_at": columns[3],
                 "corrections": columns[4],
             }
-        ).with_columns(_utc(pl, "at", "arrived_at"))
+        ).with_columns(_utc(pl, TIME, "arrived_at"))
         name = f"{endpoint.name}.labels"
         _publish(store, name, endpoint, frame, current, used=[], grow=False, corrections=corrections)
         total += len(found) - mark[0]
@@ -198,7 +201,7 @@ def _publish(
 ) -> None:  # fmt: skip
     """Add a version of a table; ``grow`` keeps the rows that it has."""
     now = store.now()
-    spec = {"endpoint": endpoint.name, "layer": "bronze", "time": "at"}
+    spec = {"endpoint": endpoint.name, "layer": "bronze", "time": TIME}
     asset = store.ledger.write(
         lambda tx: facts.put_asset(tx, name=name, kind="table", spec=spec, at=now), what=f"declare {name}"
     )
@@ -208,9 +211,9 @@ def _publish(
     run_id = new_id("run")
     location = _commit(store, asset, frame, run_id, current if grow else None)
     meta: Data = {
-        "rows": location["rows"], "columns": dict(location["schema"]), "time": "at",
-        "time_min": _edge(current, "time_min", frame["at"].min(), min),
-        "time_max": _edge(current, "time_max", frame["at"].max(), max),
+        "rows": location["rows"], "columns": dict(location["schema"]), "time": TIME,
+        "time_min": _edge(current, "time_min", frame[TIME].min(), min),
+        "time_max": _edge(current, "time_max", frame[TIME].max(), max),
         "layer": "bronze", **more,
     }  # fmt: skip
     run = Run(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from trimtab.core.clock import parse_time, to_micros
-from trimtab.core.errors import BadInput, NotFound
+from trimtab.core.errors import BadInput, NotFound, WrongUse
 from trimtab.core.nouns import Data
 from trimtab.serve.collect import collect
 from trimtab.serve.frames import VERSION, LabelFrame, encode, labels_folder
@@ -19,10 +21,11 @@ from trimtab.store.ledger import Tx
 from trimtab.store.store import Store
 
 MOST = 10_000
+_FIELDS = ("prediction_id", "label", "at")
 
 
 def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -> Data:
-    """Keep labels and return ``{"accepted", "duplicates"}``; all of them or none.
+    """Keep labels; all of them or none. What is returned is durable.
 
     Args:
         store: the store.
@@ -30,21 +33,21 @@ def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -
         items: ``[{"prediction_id", "label", "at"?}]``.
         now: event time of their arrival.
 
+    Returns:
+        ``{"accepted", "duplicates", "corrections"}``: new labels and corrections; those that said the same as
+        before; and how many of the accepted changed an earlier one, which is kept beside it.
+
     Raises:
         BadInput: an item has another form; its path is in ``where``.
-        NotFound: nobody made that prediction; its id is named.
+        NotFound: there is no such endpoint, or it made no such prediction; the id is named.
     """
     endpoint = live.need_endpoint(store.ledger, endpoint_name)
     rows = [_row(item, index, endpoint.id, now) for index, item in enumerate(_listed(items))]
-    known = find_calls(store.ledger, [row.prediction_id for row in rows])
-    if len(known) < len({row.prediction_id for row in rows}):
-        collect(store)
-        known = find_calls(store.ledger, [row.prediction_id for row in rows])
+    known = _predictions(store, endpoint.id, rows)
     for index, row in enumerate(rows):
-        call = known.get(row.prediction_id)
-        if call is None or call.endpoint_id != endpoint.id:
+        if row.prediction_id not in known:
             raise NotFound(
-                f"{endpoint_name} made no prediction {row.prediction_id!r}",
+                f"{endpoint_name} made no prediction {row.prediction_id[:100]!r}",
                 where=f"labels[{index}].prediction_id",
                 fix="send ids from prediction_ids of an answer; nothing of this batch was kept",
             )
@@ -53,16 +56,29 @@ def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -
         log.append_all([_frame(row) for row in rows])
     finally:
         log.close()
+    return store.ledger.write(partial(_keep, endpoint.id, rows, known), what=f"labels of {endpoint_name}")
 
-    def write(tx: Tx) -> tuple[int, int]:
-        fresh = [row for row in rows if not _has(tx, row.prediction_id)]
-        counts = record_labels(tx, rows)
-        observe_labels(tx, endpoint.id, _joined(fresh, known))
-        tx.note(endpoint.id, labels=counts[0], duplicates=counts[1])
-        return counts
 
-    accepted, duplicates = store.ledger.write(write, what="labels")
-    return {"accepted": accepted, "duplicates": duplicates}
+def _predictions(store: Store, endpoint_id: str, rows: Sequence[LabelRow]) -> dict[str, CallRow]:
+    """Return the endpoint's predictions that labels are about; the end of the log is read where one is missing."""
+    wanted = {row.prediction_id for row in rows}
+    found = find_calls(store.ledger, wanted)
+    if len(found) < len(wanted):
+        collect(store)
+        found = find_calls(store.ledger, wanted)
+    return {name: call for name, call in found.items() if call.endpoint_id == endpoint_id and call.status < 400}
+
+
+def _keep(endpoint_id: str, rows: Sequence[LabelRow], known: Mapping[str, CallRow], tx: Tx) -> Data:
+    first: dict[str, LabelRow] = {}
+    for row in rows:
+        if row.prediction_id not in first and not _has(tx, row.prediction_id):
+            first[row.prediction_id] = row
+    accepted, duplicates = record_labels(tx, rows)
+    observe_labels(tx, endpoint_id, [(known[name], row.label) for name, row in first.items()])
+    counts = {"accepted": accepted, "duplicates": duplicates, "corrections": accepted - len(first)}
+    tx.note(endpoint_id, **counts)
+    return counts
 
 
 def _listed(items: Any) -> list[Any]:
@@ -78,20 +94,32 @@ def _row(item: Any, index: int, endpoint_id: str, now: datetime) -> LabelRow:
     if not isinstance(item, dict):
         raise BadInput("a label is not an object", where=path, fix='{"prediction_id": "...", "label": true}')
     for name in item:
-        if name not in ("prediction_id", "label", "at"):
-            raise BadInput(f"field {name!r} is unknown", where=f"{path}.{name}", fix="prediction_id, label, at")
+        if name not in _FIELDS:
+            raise BadInput(f"field {name!r} is unknown", where=f"{path}.{name}", fix=", ".join(_FIELDS))
     ident, label = item.get("prediction_id"), item.get("label")
     if not isinstance(ident, str) or not ident:
         raise BadInput("prediction_id is missing or no text", where=f"{path}.prediction_id", fix="as it was answered")
-    if label is None or not isinstance(label, str | int | float | bool):
+    odd = isinstance(label, float) and not math.isfinite(label)
+    if label is None or odd or not isinstance(label, str | int | float | bool):
         raise BadInput("label is missing or no plain value", where=f"{path}.label", fix="true, 3, 1.5 or text")
-    at = item.get("at")
-    if at is not None and not isinstance(at, str):
-        raise BadInput("at is no ISO 8601 time", where=f"{path}.at", fix="2013-04-01T06:00:00Z")
-    moment = parse_time(at) if at else now
     return LabelRow(
-        prediction_id=ident, endpoint_id=endpoint_id, label=label, at=to_micros(moment), arrived_at=to_micros(now)
+        prediction_id=ident,
+        endpoint_id=endpoint_id,
+        label=label,
+        at=to_micros(_moment(item.get("at"), path) or now),
+        arrived_at=to_micros(now),
     )
+
+
+def _moment(given: Any, path: str) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, str):
+            raise WrongUse(f"{given!r} is not an ISO 8601 time")
+        return parse_time(given)
+    except WrongUse as error:
+        raise BadInput(error.message, where=f"{path}.at", fix="such as 2013-04-01T06:00:00Z") from error
 
 
 def _frame(row: LabelRow) -> bytes:
@@ -100,7 +128,3 @@ def _frame(row: LabelRow) -> bytes:
 
 def _has(tx: Tx, prediction_id: str) -> bool:
     return bool(tx.query("SELECT 1 FROM label WHERE prediction_id=?", (prediction_id,)))
-
-
-def _joined(rows: Sequence[LabelRow], known: dict[str, CallRow]) -> list[tuple[CallRow, Any]]:
-    return [(known[row.prediction_id], row.label) for row in rows]

@@ -188,10 +188,13 @@ class Supervisor:
         return {child.name: child.pid for child in children if child.running}
 
     def _take_over(self) -> None:
-        """Correct what an earlier supervisor left: its workers died with it."""
+        """Correct what an earlier supervisor left: its workers died with it.
+
+        What was ready stays so: it has proven itself, and the router holds its requests until it listens again.
+        """
         for one in live.list_deployments(self._store.ledger):
             share = live.get_endpoint(self._store.ledger, one.endpoint_id).traffic.get(one.id)
-            if one.desired == "up" and (one.state != "failed" or share):
+            if one.desired == "up" and (one.state != "failed" or share) and one.state != "ready":
                 self._say(one, "starting", "")
             elif one.desired == "down" and one.state != "failed":
                 self._say(one, "stopped", "")
@@ -230,7 +233,7 @@ class Supervisor:
                 self._open(deployment)
             elif worker.draining and not worker.asked:
                 worker.draining = 0.0
-                self._say(deployment, "ready" if worker.child.ready else "starting", "")
+                self._say(deployment, "ready" if worker.child.settled else "starting", deployment.reason)
         elif deployment.desired == "down":
             if worker is not None and not worker.draining:
                 worker.draining = monotonic()
@@ -268,7 +271,9 @@ class Supervisor:
             if early or child.exits >= ALL_EXITS:
                 self._give_up(worker, f"its worker ended {child.exits} times within a minute, lastly {_ending(code)}")
                 return
-            self._say(deployment, "starting", f"its worker ended ({_ending(code)}) and is started again")
+            # A deployment that has proven itself stays ready: what is decided must not depend on a restart.
+            again = f"its worker ended ({_ending(code)}) and is started again"
+            self._say(deployment, "ready" if deployment.state == "ready" else "starting", again)
         child.start()
         if not child.running or child.ready:
             return
@@ -332,9 +337,7 @@ class Supervisor:
             worker.child.signal(signal.SIGTERM)
         for worker in self._workers.values():
             worker.child.end(GRACE_S)
-            if worker.deployment.desired == "up":
-                self._say(worker.deployment, "starting", "`trimtab up` has ended")
-            else:
+            if worker.deployment.desired == "down":
                 self._say(worker.deployment, "stopped", worker.deployment.reason)
 
 
