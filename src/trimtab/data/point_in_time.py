@@ -1,16 +1,23 @@
-"""Point-in-time joins: each label gets what was known at its time; rows out are the labels in, always."""
+"""Point-in-time joins: each label gets the features that were known at its time, and no later ones.
+
+The join is computed over the keys alone and gives, for each label, the number of its feature row; feature
+values are then picked by number. So the labels' own columns are never touched, types stay as they are, and
+rows out are the labels in, always.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from trimtab.core.clock import parse_duration
 from trimtab.core.errors import BadInput, WrongUse, closest
 from trimtab.core.optional import need
-from trimtab.data.frames import from_arrow, kind_of, to_arrow
+from trimtab.data.frames import FrameKind, arrow_of, from_arrow, kind_of
 
-_ROW, _AT = "__trimtab_row", "__trimtab_at"
+_TIME, _LABEL, _FEATURE = "__time", "__label", "__feature"
+_NANOSECONDS = {"day": 86_400_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 def point_in_time(
@@ -20,139 +27,267 @@ def point_in_time(
     entity: str | Sequence[str] | Mapping[str, str],
     label_time: str,
     feature_time: str,
-    lookback: str | None = None,
-    delay: str | None = None,
+    lookback: str | timedelta | int | None = None,
+    delay: str | timedelta | int | None = None,
     columns: Sequence[str] | None = None,
     suffix: str = "",
 ) -> Any:
-    """Join to each label the newest feature row that was known at its time.
+    """Join to each label the newest feature row of its entity that was known at its time.
+
+    A feature row is known from ``feature_time + delay`` on. A label gets the newest row with
+    ``label_time - delay - lookback <= feature_time <= label_time - delay``; where there is none, or the
+    label's entity or time is missing, its features are null. Feature rows whose entity or time is missing
+    match nothing.
 
     Args:
-        labels: any frame; each row is asked for at ``label_time``.
-        features: any frame; a row holds from ``feature_time`` on.
-        entity: the column or columns that both share, or label column -> feature column.
-        label_time: a timestamp, date or whole-number column of ``labels``.
-        feature_time: the same kind of column of ``features``.
-        lookback: how old a feature row may be at most when it is used, counted back from ``label_time - delay``,
-            such as ``7d``; None means any age.
-        delay: how long it takes until a feature row is known, such as ``1h``.
-        columns: the features to add; by default all but entity and time.
-        suffix: appended to the names of the added columns.
+        labels: a frame of any kind; one answer for each row.
+        features: a frame of any kind, in any order, with at most one row for each entity and time.
+        entity: the columns that name the entity, or label column -> feature column.
+        label_time: the column of ``labels`` that says for when features are asked: a timestamp, a date (its
+            midnight) or a whole number.
+        feature_time: the column of ``features`` that says from when the values hold; of the same sort, and
+            with a time zone exactly if ``label_time`` has one (zones may differ).
+        lookback: how old a known row may be, such as ``7d``; whole numbers for times that are. No limit
+            by default.
+        delay: how long after ``feature_time`` a row becomes known, such as ``1h``.
+        columns: the columns of ``features`` to bring; by default all but entity and time.
+        suffix: is appended to their names.
 
     Returns:
-        The labels, in their order and kind of frame, with the added columns; null where nothing was known.
+        The labels with the features' columns behind theirs: the same rows in the same order, as the same
+        kind of frame.
 
     Raises:
-        BadInput: a column is missing, types do not fit, names clash, or two feature rows have one entity
-            and time.
+        BadInput: a column is not there, entities or times cannot be compared, a name would be there twice,
+            or two feature rows have one entity and time (one is named).
+        WrongUse: ``lookback`` or ``delay`` is no duration, or does not fit the times.
     """
-    pl: Any = need("polars")
-    kind = kind_of(labels) or "polars"
-    left = pl.from_arrow(to_arrow(labels, what="labels"))
-    right = pl.from_arrow(to_arrow(features, what="features"))
+    kind = kind_of(labels)
+    own = labels.collect() if kind == "lazy" else labels
+    if kind in ("arrow", "relation", None):
+        own = arrow_of(labels, what="labels")
+    right = arrow_of(features, what="features")
     pairs = _pairs(entity)
-    _there(left, [*pairs, label_time], "labels")
-    _there(right, [*pairs.values(), feature_time], "features")
-    added = _added(left, right, columns, {*pairs.values(), feature_time}, suffix)
-    shift = _shift(left, right, label_time, feature_time, delay)
-    right = _prepared(right, pairs, feature_time, added)
-    for name in pairs:
-        if left.schema[name] != right.schema[name]:
-            raise BadInput(
-                f"entity {name!r} is {left.schema[name]} in labels and {right.schema[name]} in features",
-                where=name,
-                fix="cast one of them",
-            )
-    asked = left.with_columns(shift.alias(_AT)).with_row_index(_ROW)
-    keys = list(pairs)
-    usable = asked.filter(pl.all_horizontal(pl.col(*keys, _AT).is_not_null())).select(_ROW, _AT, *keys)
-    joined = usable.sort(_AT).join_asof(
-        right.sort(_AT),
-        on=_AT,
-        by=keys,
-        strategy="backward",
-        tolerance=_tolerance(left, label_time, lookback),
-        check_sortedness=False,
-    )
-    out = asked.join(joined.select(_ROW, *added.values()), on=_ROW, how="left", maintain_order="left")
-    if out.height != left.height:
-        raise AssertionError("rows out are not the labels in")
-    return from_arrow(out.drop(_ROW, _AT).to_arrow(), kind)
+    have = list(own.schema.names if kind in ("arrow", "relation") else own.columns)
+    _there(have, [*pairs, label_time], "labels")
+    _there(right.schema.names, [*pairs.values(), feature_time], "features")
+    brought = _brought(have, right.schema.names, columns, {*pairs.values(), feature_time}, suffix)
+    chosen = [*dict.fromkeys([*pairs, label_time])]
+    left = arrow_of(own[chosen].reset_index(drop=True) if kind == "pandas" else own.select(chosen), what="labels")
+    keys = _Keys(left, right, pairs, label_time, feature_time)
+    rows = keys.match(keys.length(lookback, "lookback"), keys.length(delay, "delay"))
+    if len(rows) != len(own):
+        raise AssertionError(f"{len(rows)} rows out for {len(own)} labels in")
+    return _beside(labels, own, kind, {new: right.column(old).take(rows) for old, new in brought.items()})
 
 
 def _pairs(entity: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     if isinstance(entity, str):
         return {entity: entity}
-    if isinstance(entity, Mapping):
-        return dict(entity)
-    return {name: name for name in entity}
+    pairs = dict(entity) if isinstance(entity, Mapping) else {name: name for name in entity}
+    if not pairs:
+        raise WrongUse("point_in_time needs at least one entity column", fix="entity='customer'")
+    return pairs
 
 
-def _there(frame: Any, names: Sequence[str], what: str) -> None:
+def _there(have: Sequence[str], names: Sequence[str], what: str) -> None:
     for name in names:
-        if name not in frame.columns:
+        if name not in have:
             raise BadInput(
-                f"{what} have no column {name!r}{closest(name, frame.columns)}",
+                f"{what} have no column {name!r}{closest(name, have)}",
                 where=what,
-                fix=f"they have {', '.join(frame.columns[:12])}",
+                fix=f"they have {', '.join(have)}",
             )
 
 
-def _added(left: Any, right: Any, columns: Sequence[str] | None, keys: set[str], suffix: str) -> dict[str, str]:
-    wanted = list(columns) if columns is not None else [name for name in right.columns if name not in keys]
-    _there(right, wanted, "features")
-    added = {name: name + suffix for name in wanted}
-    for name in added.values():
-        if name in left.columns:
-            raise BadInput(f"labels have a column {name!r} already", where=name, fix="give suffix='_something'")
-    return added
+def _brought(
+    have: Sequence[str], offered: Sequence[str], columns: Sequence[str] | None, keys: set[str], suffix: str
+) -> dict[str, str]:
+    """Return the features' columns to bring: name in ``features`` -> name in the result."""
+    wanted = [name for name in offered if name not in keys] if columns is None else list(columns)
+    _there(offered, wanted, "features")
+    brought = {name: name + suffix for name in wanted}
+    taken = {name.lower(): name for name in have}
+    for name in brought.values():
+        if name.lower() in taken:
+            raise BadInput(
+                f"labels have a column {taken[name.lower()]!r} already, and features bring {name!r}",
+                where="features",
+                fix="give suffix='_then', or columns=[...] without it",
+            )
+    return brought
 
 
-def _prepared(right: Any, pairs: Mapping[str, str], feature_time: str, added: Mapping[str, str]) -> Any:
-    """Return the features under the labels' entity names, without rows that can match nothing."""
-    pl: Any = need("polars")
-    chosen = [pl.col(old).alias(new) for new, old in pairs.items()]
-    made = right.select(
-        *chosen, pl.col(feature_time).alias(_AT), *[pl.col(old).alias(new) for old, new in added.items()]
-    )
-    made = made.filter(pl.all_horizontal(pl.col(*pairs, _AT).is_not_null()))
-    twice = made.filter(pl.struct(*pairs, _AT).is_duplicated())
-    if twice.height:
-        row = twice.select(*pairs, _AT).row(0)
-        raise BadInput(
-            f"two feature rows have entity and time {row}", where="features", fix="aggregate to one row for each"
+class _Keys:
+    """Entities and times of both sides, made comparable.
+
+    Args:
+        left: the labels.
+        right: the features.
+        pairs: label column -> feature column.
+        label_time: the labels' time column.
+        feature_time: the features' time column.
+    """
+
+    def __init__(self, left: Any, right: Any, pairs: Mapping[str, str], label_time: str, feature_time: str) -> None:
+        pl: Any = need("polars")
+        mine = pl.from_arrow(left.select([*dict.fromkeys([*pairs, label_time])]))
+        theirs = pl.from_arrow(right.select([*dict.fromkeys([*pairs.values(), feature_time])]))
+        self._told = (list(pairs.values()), feature_time)
+        self._by = [f"__entity{number}" for number in range(len(pairs))]
+        self._unit = _time_unit(mine.schema[label_time], theirs.schema[feature_time], label_time, feature_time)
+        ours, others = [], []
+        for name, (own, other) in zip(self._by, pairs.items(), strict=True):
+            kind = _entity_kind(mine.schema[own], theirs.schema[other], own, other)
+            ours.append(_key(pl.col(own), mine.schema[own], kind).alias(name))
+            others.append(_key(pl.col(other), theirs.schema[other], kind).alias(name))
+        self._labels = mine.select(*ours, self._time(mine[label_time]))
+        self._features = theirs.select(*others, self._time(theirs[feature_time]))
+
+    def _time(self, values: Any) -> Any:
+        """Return a time column as whole numbers of one unit."""
+        pl: Any = need("polars")
+        if not self._unit:
+            if values.dtype == pl.UInt64 and (values > (1 << 62)).any():
+                raise BadInput(f"{values.name!r} holds numbers beyond 2**62", where=values.name, fix="scale them")
+            return values.cast(pl.Int64).alias(_TIME)
+        have = "day" if values.dtype == pl.Date else values.dtype.time_unit
+        scale = _NANOSECONDS[have] // _NANOSECONDS[self._unit]
+        numbers = values.to_physical().cast(pl.Int64)
+        if (numbers.abs() > (1 << 62) // scale).any():
+            raise BadInput(
+                f"{values.name!r} holds times that do not fit the other side's unit ({self._unit})",
+                where=values.name,
+                fix="give both time columns the unit 'us'",
+            )
+        return (numbers * scale).alias(_TIME)
+
+    def length(self, value: str | timedelta | int | None, name: str) -> int | None:
+        """Return a duration in the unit of the times."""
+        if value is None:
+            return None
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        timed = isinstance(value, str | timedelta)
+        if (not self._unit and not whole) or (self._unit and not timed) or (isinstance(value, int) and value < 0):
+            wanted = "a duration such as '7d'" if self._unit else "a whole number, as the times are"
+            raise WrongUse(f"{name}={value!r} does not fit the times", fix=f"give {wanted}")
+        if isinstance(value, int):
+            return value
+        return (parse_duration(value) // timedelta(microseconds=1)) * (1_000 // _NANOSECONDS[self._unit])
+
+    def match(self, lookback: int | None, delay: int | None) -> Any:
+        """Return for each label the number of its feature row, or null, as an Arrow array.
+
+        Raises:
+            BadInput: two feature rows have one entity and time.
+        """
+        pl: Any = need("polars")
+        whole = pl.all_horizontal(pl.all().is_not_null())
+        features = self._features.with_row_index(_FEATURE).filter(whole)
+        self._look_for_twins(features)
+        asked = self._labels.with_columns(pl.col(_TIME) - (delay or 0)).with_row_index(_LABEL).filter(whole)
+        found = asked.sort(_TIME).join_asof(
+            features.sort(_TIME),
+            on=_TIME,
+            by=self._by,
+            strategy="backward",
+            tolerance=lookback,
+            check_sortedness=False,
         )
-    return made
+        rows = pl.Series([None], dtype=pl.UInt32).new_from_index(0, self._labels.height)
+        return rows.scatter(found[_LABEL], found[_FEATURE]).cast(pl.Int64).to_arrow()
+
+    def _look_for_twins(self, features: Any) -> None:
+        """Refuse features with two rows for one entity and time.
+
+        Equal keys have equal hashes, so as many hashes as rows means no twins; else they are looked for.
+        """
+        pl: Any = need("polars")
+        key = pl.struct(*self._by, _TIME)
+        if features.select(key.hash().n_unique()).item() == features.height:
+            return
+        twins = features.filter(key.is_duplicated())
+        if not twins.height:
+            return
+        first = twins.sort(_FEATURE).row(0, named=True)
+        same = twins.filter(pl.all_horizontal(pl.col(name) == first[name] for name in (*self._by, _TIME)))
+        entity = ", ".join(f"{name}={first[by]!r}" for name, by in zip(self._told[0], self._by, strict=True))
+        raise BadInput(
+            f"features have {same.height} rows for {entity} at one {self._told[1]!r}"
+            f" (rows {', '.join(str(number + 1) for number in same[_FEATURE][:3])})",
+            where="features",
+            fix="keep one row for each entity and time, such as by a @tt.features step, which checks it",
+        )
 
 
-def _shift(left: Any, right: Any, label_time: str, feature_time: str, delay: str | None) -> Any:
-    """Return the time by which a feature must have been there, in the features' type."""
+def _time_unit(mine: Any, theirs: Any, label_time: str, feature_time: str) -> str:
+    """Return the unit in which both times become whole numbers; empty when they are such already."""
     pl: Any = need("polars")
-    mine, theirs = left.schema[label_time], right.schema[feature_time]
-    column = pl.col(label_time)
     if mine.is_integer() and theirs.is_integer():
-        if delay is not None:
-            raise WrongUse("delay= needs timestamps, and the time columns are whole numbers", fix="cast them")
-        return column.cast(theirs)
-    if not mine.is_temporal() or not theirs.is_temporal():
-        raise BadInput(
-            f"{label_time!r} is {mine} and {feature_time!r} is {theirs}", where=label_time, fix="make both timestamps"
-        )
+        return ""
+    for kind, name in ((mine, label_time), (theirs, feature_time)):
+        if not (kind == pl.Datetime or kind == pl.Date):
+            both = f"{label_time!r} is {mine} and {feature_time!r} is {theirs}"
+            raise BadInput(
+                f"times cannot be compared: {both}",
+                where=name,
+                fix="make both timestamps, both dates or both whole numbers",
+            )
     zones = [getattr(kind, "time_zone", None) for kind in (mine, theirs)]
     if (zones[0] is None) != (zones[1] is None):
+        with_zone, without = (label_time, feature_time) if zones[0] else (feature_time, label_time)
         raise BadInput(
-            f"one of {label_time!r} ({mine}) and {feature_time!r} ({theirs}) has a time zone and the other has none",
-            where=label_time,
-            fix="use dt.replace_time_zone on the one without",
+            f"{with_zone!r} has a time zone and {without!r} has none, so they cannot be compared",
+            where=without,
+            fix=f"say in which zone {without!r} is, such as with dt.replace_time_zone('UTC')",
         )
-    if delay is not None:
-        column = column.cast(pl.Datetime("us", zones[0])) - parse_duration(delay)
-    return column.cast(theirs) if zones[0] == zones[1] else column.dt.convert_time_zone(zones[1]).cast(theirs)
+    return "ns" if any(getattr(kind, "time_unit", "") == "ns" for kind in (mine, theirs)) else "us"
 
 
-def _tolerance(left: Any, label_time: str, lookback: str | None) -> Any:
-    if lookback is None:
-        return None
-    if left.schema[label_time].is_integer():
-        raise WrongUse("lookback= needs timestamps, and the time columns are whole numbers", fix="cast them")
-    return parse_duration(lookback)
+def _entity_kind(mine: Any, theirs: Any, own: str, other: str) -> Any:
+    """Return the type in which two entity columns are compared."""
+    pl: Any = need("polars")
+    texts = (pl.String, pl.Categorical, pl.Enum)
+    if any(mine == kind for kind in texts) and any(theirs == kind for kind in texts):
+        return pl.String
+    if mine.is_integer() and theirs.is_integer():
+        # No integer type holds both of these, and texts of whole numbers are equal when the numbers are.
+        both = pl.String if pl.UInt64 in (mine, theirs) else pl.Int64
+        return mine if mine == theirs else both
+    if mine == theirs and not mine.is_nested():
+        return mine
+    if pl.Null in (mine, theirs):
+        return theirs if mine == pl.Null else mine
+    raise BadInput(
+        f"entity {own!r} of labels is {mine} and {other!r} of features is {theirs}",
+        where=own,
+        fix="cast one of them, so that equal entities are equal values",
+    )
+
+
+def _key(column: Any, have: Any, wanted: Any) -> Any:
+    """Return an entity column in the common type; NaN names nobody, and -0.0 is 0.0."""
+    column = column if have == wanted else column.cast(wanted)
+    return (column + 0.0).fill_nan(None) if wanted.is_float() else column
+
+
+def _beside(labels: Any, own: Any, kind: FrameKind | None, picked: Mapping[str, Any]) -> Any:
+    """Return the labels with the picked columns behind theirs, as the kind of frame that they are."""
+    pl, pyarrow = need("polars"), need("pyarrow")
+    added = pyarrow.table(dict(picked))
+    if kind == "pandas":
+        frame = own.copy()
+        for name, column in from_arrow(added, "pandas").items() if picked else ():
+            frame[name] = column.array
+        return frame
+    if kind in ("polars", "lazy"):
+        whole = own.hstack(pl.from_arrow(added)) if picked else own
+        return whole.lazy() if kind == "lazy" else whole
+    whole = own
+    for name, column in picked.items():
+        whole = whole.append_column(name, column)
+    if isinstance(labels, pyarrow.RecordBatch):
+        return pyarrow.RecordBatch.from_arrays(
+            [column.combine_chunks() for column in whole.columns], schema=whole.schema
+        )
+    return from_arrow(whole, kind or "arrow")
