@@ -14,6 +14,7 @@ import polars as pl
 
 import trimtab as tt
 from flights.tables import LOCAL
+from trimtab import check as ck
 
 AHEAD = timedelta(hours=2)
 KEYS = ["flight_id", "predicted_at", "flight_date"]
@@ -51,6 +52,7 @@ FEATURES = [*CATEGORIES, *NUMBERS]
 LABEL = "late"
 
 
+@tt.features(entity="origin", time="observed_at")
 def weather_hourly(weather: pl.DataFrame) -> pl.DataFrame:
     """Weather at an airport, and what it did in the hours before."""
     rows = weather.sort("origin", "observed_at")
@@ -63,16 +65,19 @@ def weather_hourly(weather: pl.DataFrame) -> pl.DataFrame:
     return rows.select("origin", "observed_at", *now).join(past, on=["origin", "observed_at"], how="left")
 
 
+@tt.features(entity="carrier", time="day_end")
 def carrier_delays(flights: pl.DataFrame) -> pl.DataFrame:
     """Share of a carrier's flights that came late, over the days up to ``day_end``."""
     return _late_rates(flights, ["carrier"], "carrier", [1, 7, 28])
 
 
+@tt.features(entity=["origin", "dest"], time="day_end")
 def route_delays(flights: pl.DataFrame) -> pl.DataFrame:
     """Share of a route's flights that came late, over the days up to ``day_end``."""
     return _late_rates(flights, ["origin", "dest"], "route", [7, 28])
 
 
+@tt.features(entity="origin", time="day_end")
 def origin_delays(flights: pl.DataFrame) -> pl.DataFrame:
     """Share of an airport's flights that came late, over the days up to ``day_end``."""
     return _late_rates(flights, ["origin"], "origin", [1, 7, 28])
@@ -126,6 +131,9 @@ def flight_features(
     return rows.select(*KEYS, *CATEGORIES, *numbers, LABEL)
 
 
+@tt.table(
+    layer="gold", key="flight_id", time="predicted_at", fresh="4d", checks=[ck.unique("flight_id"), ck.missing("late")]
+)
 def training_set(
     flights: pl.DataFrame,
     planes: pl.DataFrame,

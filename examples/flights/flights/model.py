@@ -6,12 +6,24 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+import trimtab as tt
 from flights.features import CATEGORIES, FEATURES, LABEL
+from trimtab import check as ck
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
+@tt.model(
+    label=LABEL,
+    time="predicted_at",
+    holdout="21d",
+    group="flight_date",
+    features=FEATURES,
+    unseen="accept",
+    refit=True,
+    gate=[ck.metric("auc", above=0.6), ck.beats(on="auc")],
+)
 def delays(
     training_set: pl.DataFrame,
     iterations: int = 60,

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+import trimtab as tt
+from trimtab import check as ck
+
 LOCAL = "America/New_York"
 LATE_AFTER = 15.0
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
@@ -25,6 +28,21 @@ _FLIGHT_NUMBERS: Mapping[str, type[pl.DataType]] = {
 OBSERVED = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
 
+@tt.table(
+    layer="silver",
+    key="flight_id",
+    time="scheduled_departure",
+    bar=0.99,
+    checks=[
+        ck.row_count(1),
+        ck.unique("flight_id"),
+        ck.where("malformed = ''", name="every column could be read"),
+        ck.one_of("origin", ["EWR", "JFK", "LGA"]),
+        ck.between("distance", 50, 6000, at_most=0.001),
+        ck.missing("tailnum", at_most=0.02),
+        ck.missing("late", at_most=0.06),
+    ],
+)
 def flights(flights_raw: pl.DataFrame) -> pl.DataFrame:
     """One row for each scheduled flight, with what became of it.
 
@@ -61,6 +79,19 @@ def flights(flights_raw: pl.DataFrame) -> pl.DataFrame:
     return _newest(rows, ["flight_id"]).sort("scheduled_departure", "flight_id")
 
 
+@tt.table(
+    layer="silver",
+    key=["origin", "observed_at"],
+    time="observed_at",
+    bar=0.99,
+    checks=[
+        ck.unique("origin", "observed_at"),
+        ck.where("malformed = ''", name="every column could be read"),
+        ck.between("wind_speed", 0, 200, at_most=0.001),
+        ck.between("temp", -40, 130),
+        ck.missing("pressure", at_most=0.15),
+    ],
+)
 def weather(weather_raw: pl.DataFrame) -> pl.DataFrame:
     """One row for each airport and hour: what was observed there (°F, %, mph, inches, millibar, miles)."""
     typed = _typed(weather_raw, dict.fromkeys(OBSERVED, pl.Float64), stamp="time_hour")
@@ -68,6 +99,7 @@ def weather(weather_raw: pl.DataFrame) -> pl.DataFrame:
     return _newest(rows, ["origin", "observed_at"]).sort("observed_at", "origin")
 
 
+@tt.table(layer="silver", key="tailnum", checks=[ck.unique("tailnum"), ck.where("malformed = ''")])
 def planes(planes_raw: pl.DataFrame) -> pl.DataFrame:
     """One row for each registered aircraft; some carriers report tail numbers that are not registered."""
     typed = _typed(planes_raw, {"year": pl.Int32, "engines": pl.Int32, "seats": pl.Int32})
@@ -75,6 +107,7 @@ def planes(planes_raw: pl.DataFrame) -> pl.DataFrame:
     return _newest(rows, ["tailnum"]).sort("tailnum")
 
 
+@tt.table(layer="silver", key="faa", checks=[ck.unique("faa"), ck.between("lat", -90, 90)])
 def airports(airports_raw: pl.DataFrame) -> pl.DataFrame:
     """One row for each airport; four in Puerto Rico and the Virgin Islands are not in the register."""
     typed = _typed(airports_raw, {"lat": pl.Float64, "lon": pl.Float64, "alt": pl.Float64})
