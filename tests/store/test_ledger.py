@@ -136,9 +136,13 @@ def test_a_read_that_is_under_way_outlives_the_close(tmp_path: Path) -> None:
     reading = threading.Event()
     count = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<1000000) SELECT count(*) FROM c"
 
+    def going() -> bool:
+        reading.set()
+        return False
+
     def read() -> None:
         ledger.query("SELECT 1")
-        ledger._local.connection.set_progress_handler(reading.set, 1000)
+        ledger._local.reader.connection.set_progress_handler(going, 1000)
         found.append(ledger.query(count))
 
     thread = threading.Thread(target=read)

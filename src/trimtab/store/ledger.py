@@ -9,7 +9,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -166,6 +166,14 @@ def _field(sql: str, index: int) -> str:
     return f"parameter {index + 1}"
 
 
+class _Connected:
+    """A thread's connection, and whether it is reading right now."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.busy = threading.Lock()
+
+
 class _Turn:
     """Makes processes, and the threads of each, take turns: a file lock under a lock that may be held again."""
 
@@ -210,7 +218,7 @@ class Ledger:
         self.actor = actor
         self._pid = os.getpid()
         self._local = threading.local()
-        self._readers: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[_Connected] = weakref.WeakSet()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._watching = threading.Lock()
@@ -241,13 +249,15 @@ class Ledger:
             WrongUse: a parameter cannot be compared exactly.
         """
         self._usable()
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
+        reader: _Connected | None = getattr(self._local, "reader", None)
+        if reader is None:
             with self._turn:
-                connection = self._local.connection = _connect(self.path)
-            connection.pragma("query_only", True)
-            self._readers.add(connection)
-        return list(connection.execute(sql, _bound(sql, params)))
+                reader = self._local.reader = _Connected(_connect(self.path))
+            reader.connection.pragma("query_only", True)
+            self._readers.add(reader)
+        with reader.busy:
+            self._usable()
+            return list(reader.connection.execute(sql, _bound(sql, params)))
 
     def write(self, fn: Callable[[Tx], T], *, what: str, key: str = "", like: Any = Any) -> T:
         """Run ``fn`` in a transaction and return its answer once that is durable.
@@ -278,12 +288,12 @@ class Ledger:
 
     def changes(self) -> int:
         """Return a number that moves when any process commits; it means nothing to another process."""
-        self._usable()
         with self._watching:
+            self._usable()
             return int(self._watch.pragma("data_version"))
 
     def close(self) -> None:
-        """Finish what is queued and close; calling it again does nothing."""
+        """Finish what is queued and what is being read, and close; calling it again does nothing."""
         with self._gate:
             if self._closed:
                 return
@@ -293,10 +303,12 @@ class Ledger:
             return
         self._thread.join()
         with self._turn:
-            for connection in (*self._readers, self._watch, self._writer):
-                # A thread that is reading right now finishes and lets go of its connection itself.
-                with suppress(apsw.ThreadingViolationError):
-                    connection.close()
+            for reader in list(self._readers):
+                with reader.busy:
+                    reader.connection.close()
+            with self._watching:
+                self._watch.close()
+            self._writer.close()
         self._turn.close()
 
     def __enter__(self) -> Ledger:
