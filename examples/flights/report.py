@@ -142,7 +142,7 @@ def rollouts(app: App) -> list[Report]:
             "state": row.state,
             "decisions": [
                 {"at": one.at.isoformat(), "status": one.status, "reason": one.reason}
-                for one in facts.verdicts_of(ledger, row.id)
+                for one in facts.verdicts_by(ledger, row.run_id)
             ],
         }
         for row in live.list_rollouts(ledger, endpoint.id)

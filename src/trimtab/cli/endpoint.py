@@ -10,7 +10,8 @@ import typer
 
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, emit, table
-from trimtab.serve.apply import apply_live, roll_back
+from trimtab.serve.apply import apply_live, roll_back, roll_out
+from trimtab.serve.rollout import resume
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,33 @@ def register(app: typer.Typer) -> None:
                 say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
             )
         emit(answer, as_json, lambda: _show(answer))
+        return 0
+
+    @app.command("rollout")
+    def rollout(
+        name: Annotated[str, typer.Argument(metavar="ENDPOINT")],
+        ref: Annotated[
+            str, typer.Argument(metavar="[REF]", help="The version; without one, go on after a pause.")
+        ] = "",
+        override: Annotated[
+            str, typer.Option("--override", metavar="REASON", help="Roll out without a passed gate; recorded.")
+        ] = "",
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Roll out a version by the endpoint's plan, or go on with a rollout that is paused."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            if ref:
+                answer: dict[str, Any] = {
+                    "endpoint": name,
+                    "rollout": roll_out(opened.store, name, ref, override=override),
+                }
+                answer["message"] = f"{name}: the rollout of {ref} has begun; see trimtab show {name}"
+            else:
+                answer = resume(opened.store, name, opened.store.now())
+                answer.setdefault("message", str(answer.get("reason", "")))
+        emit(answer, as_json, lambda: print(answer["message"]))
         return 0
 
     @app.command("rollback")
