@@ -123,7 +123,14 @@ class DriftProcess:
         """Return the state before the first batch; also the state to go on with after an alarm."""
         return DriftState(stakes={name: (0.0,) * sum(map(len, bets)) for name, bets in self._bets.items()})
 
-    def update(self, state: DriftState, counts: Mapping[str, Sequence[int]], exposure: float = 1.0) -> DriftState:
+    def update(
+        self,
+        state: DriftState,
+        counts: Mapping[str, Sequence[int]],
+        exposure: float = 1.0,
+        *,
+        block: bool = False,
+    ) -> DriftState:
         """Return the state after one batch.
 
         Args:
@@ -131,6 +138,8 @@ class DriftProcess:
             counts: for each feature the batch's counts against its reference.
             exposure: what passed since the last batch, in the unit of the run length; it must not depend on
                 the batch's values. The budget ``alpha`` does not use it.
+            block: the rows of this batch are alike (one day, say) and count as a single observation: the mean of
+                their bets, which is a bet itself whatever the rows have to do with each other.
 
         Raises:
             WrongUse: a feature's counts are missing or of another reference, the state is of another process
@@ -141,7 +150,8 @@ class DriftProcess:
         batch = state.batches + 1
         fresh = 1.0 / (batch * (batch + 1.0)) if self.budget.alpha is not None else exposure
         stakes = {
-            name: self._after(name, state.stakes.get(name, ()), counts.get(name, ()), fresh) for name in self._bets
+            name: self._after(name, state.stakes.get(name, ()), counts.get(name, ()), fresh, block)
+            for name in self._bets
         }
         after = replace(
             state,
@@ -154,13 +164,16 @@ class DriftProcess:
         reached = not state.alarm_at and evidence >= self.budget.limit
         return replace(after, peak=max(state.peak, evidence), alarm_at=batch if reached else state.alarm_at)
 
-    def _after(self, name: str, stakes: Sequence[float], counts: Sequence[int], fresh: float) -> tuple[float, ...]:
+    def _after(
+        self, name: str, stakes: Sequence[float], counts: Sequence[int], fresh: float, block: bool
+    ) -> tuple[float, ...]:
         bets = self._bets[name]
         if len(counts) != self._cells[name]:
             raise WrongUse(f"{len(counts)} counts, but the reference of {name} has {self._cells[name]}", where=name)
         if len(stakes) != sum(map(len, bets)):
             raise WrongUse(f"the state is not of this process: {len(stakes)} stakes for {name}", where=name)
-        logs = (sum(map(mul, counts, table)) for bet in bets for table in bet.tables)
+        measure = _log_of_mean if block else _log_of_product
+        logs = (measure(counts, table) for bet in bets for table in bet.tables)
         return tuple(
             min((stake + fresh) * math.exp(min(log, 700.0)), CAP) for stake, log in zip(stakes, logs, strict=True)
         )
@@ -262,6 +275,17 @@ def _bets(reference: Reference, material: float, delta: float) -> Iterator[_Bet]
         yield _Bet(f"more {name}", weight, _share_tables(cell, null, len(shares), 0.0))
     null = share_bound(reference.missing, reference.n, each) + material
     yield _Bet("more missing", weight, _share_tables(len(shares), null, len(shares), None))
+
+
+def _log_of_product(counts: Sequence[int], table: Sequence[float]) -> float:
+    """Return the logarithm of what a stake becomes when each row is bet on by itself."""
+    return sum(map(mul, counts, table))
+
+
+def _log_of_mean(counts: Sequence[int], table: Sequence[float]) -> float:
+    """Return the logarithm of what a stake becomes when the mean of the rows' bets is one bet."""
+    rows = sum(counts)
+    return math.log(math.fsum(map(mul, counts, map(math.exp, table))) / rows) if rows else 0.0
 
 
 def _share_tables(cell: int, null: float, missing: int, of_missing: float | None) -> tuple[tuple[float, ...], ...]:

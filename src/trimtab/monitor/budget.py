@@ -6,8 +6,9 @@ from datetime import datetime
 
 from trimtab.check.declare import PERIODS
 from trimtab.check.harm import Budget
-from trimtab.core.clock import parse_duration, to_micros
+from trimtab.core.clock import from_micros, parse_duration, to_micros
 from trimtab.core.errors import WrongUse
+from trimtab.core.nouns import Check
 
 
 def budget_of(false_alarms: str | float) -> Budget:
@@ -34,3 +35,18 @@ def budget_of(false_alarms: str | float) -> Budget:
 def exposure(since: int, now: datetime) -> float:
     """Return the seconds of event time from ``since`` (microseconds) to ``now``, at least 0."""
     return max(0.0, (to_micros(now) - since) / 1e6)
+
+
+def is_due(check: Check, rows: int, looked: int, now: datetime) -> bool:
+    """Say whether a look is due: enough rows, or with a block the end of a block that has rows.
+
+    Args:
+        check: a monitor check; its ``batch`` counts rows, its ``block`` is a length of event time.
+        rows: that came together since the last look.
+        looked: event time of the last look in microseconds.
+        now: event time.
+    """
+    block = check.params.get("block")
+    if not block:
+        return rows >= int(check.params["batch"])
+    return rows > 0 and now - from_micros(looked) >= parse_duration(block)

@@ -19,7 +19,7 @@ from trimtab.check.shift import DriftProcess, DriftState
 from trimtab.core.clock import from_micros, to_micros
 from trimtab.core.errors import Corrupt, WrongUse
 from trimtab.core.nouns import Check, Data, Verdict, Version
-from trimtab.monitor.budget import budget_of, exposure
+from trimtab.monitor.budget import budget_of, exposure, is_due
 from trimtab.store.blobs import Blobs
 
 PREDICTION = "prediction"
@@ -123,9 +123,10 @@ class DriftMonitor:
 
         After an alarm the state starts anew.
         """
-        if state.carry.rows < int(self.check.params["batch"]):
+        if not is_due(self.check, state.carry.rows, state.looked, now):
             return state, None
-        process = self._process.update(state.process, state.carry.counts, exposure(state.looked, now))
+        block = bool(self.check.params.get("block"))
+        process = self._process.update(state.process, state.carry.counts, exposure(state.looked, now), block=block)
         older, newer = state.recent
         recent = (newer, state.carry) if newer.rows >= WINDOW else (older, newer.plus(state.carry))
         after = replace(state, process=process, carry=Window(), recent=recent, looked=to_micros(now))

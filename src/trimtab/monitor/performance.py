@@ -19,7 +19,7 @@ from trimtab.check.scores import row_brier, row_log_loss, scaled
 from trimtab.core.clock import from_micros, to_micros
 from trimtab.core.errors import WrongUse
 from trimtab.core.nouns import Check, Data, Verdict, Version
-from trimtab.monitor.budget import budget_of, exposure
+from trimtab.monitor.budget import budget_of, exposure, is_due
 from trimtab.monitor.signals import Labelled
 
 LARGEST_LOG_LOSS = math.log(100.0)
@@ -115,14 +115,16 @@ class PerformanceMonitor:
     def look(self, state: PerformanceWatch, now: datetime) -> tuple[PerformanceWatch, Verdict | None]:
         """Return the state after a look, if enough labels have come together, and a verdict if it is an alarm.
 
-        After an alarm the state starts anew.
+        Where rows of one block are alike, a block is one observation: the mean of its losses. After an alarm
+        the state starts anew.
         """
-        if len(state.carry) < int(self.check.params["batch"]):
+        if not is_due(self.check, len(state.carry), state.looked, now):
             return state, None
+        losses = (sum(state.carry) / len(state.carry),) if self.check.params.get("block") else state.carry
         after = replace(
             state,
-            process=state.process.update_many(state.carry, exposure(state.looked, now)),
-            band=state.band.update_many(state.carry),
+            process=state.process.update_many(losses, exposure(state.looked, now)),
+            band=state.band.update_many(losses),
             carry=(),
             looked=to_micros(now),
         )

@@ -132,13 +132,16 @@ def watches(reader: Reader) -> list[Watch]:
 
 
 def default_checks(endpoint: Endpoint, version: Version) -> list[Check]:
-    """Return the checks with which a deployed model is watched when nothing is declared."""
-    checks = [drift(f"{endpoint.name}.calls")] if version.meta.get("reference") else []
+    """Return the checks with which a deployed model is watched when nothing is declared.
+
+    Rows of one day are taken to be alike, so that the budget holds for streams with daily moods too.
+    """
+    checks = [drift(f"{endpoint.name}.calls", block="1d")] if version.meta.get("reference") else []
     risk = version.meta.get("risk") or {}
     if "brier" in risk:
-        checks.append(performance(endpoint.name, on="brier"))
+        checks.append(performance(endpoint.name, on="brier", block="1d"))
     elif "error_rate" in risk:
-        checks.append(performance(endpoint.name, on="error_rate"))
+        checks.append(performance(endpoint.name, on="error_rate", block="1d"))
     return checks
 
 
