@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from trimtab.core.optional import need
 from trimtab.store.blobs import LocalBlobs
 from trimtab.store.intake import Buffered, Durable
 from trimtab.store.ledger import Ledger, Tx
 from trimtab.store.live import put_state
 from trimtab.store.tables import DeltaTables
-from trimtab.testing.tables import table
 
 Act = Callable[[str], None]
 
@@ -66,7 +66,7 @@ def tables_act(folder: Path) -> Act:
 
     def act(name: str) -> None:
         with turn:
-            staged = tables.stage(ident, table(run=[name]))
+            staged = tables.stage(ident, need("pyarrow").table({"run": [name]}))
             tables.commit([staged], table_id=ident, mode="append", run_id=name)
 
     return act
