@@ -23,10 +23,14 @@ from trimtab.core.clock import monotonic, parse_duration
 from trimtab.core.errors import TrimtabError, Unavailable
 from trimtab.core.nouns import Deployment, DeploymentState
 from trimtab.serve.child import command
+from trimtab.serve.collect import STREAM as COLLECTED
+from trimtab.serve.fold import STREAM as FOLDED
 from trimtab.serve.routes import publish, socket_of
 from trimtab.serve.wire import fetch
 from trimtab.serve.worker import Proof, Settings, pinned
 from trimtab.store import facts, live
+from trimtab.store.calls import get_offset
+from trimtab.store.intake import SEGMENT_BYTES
 from trimtab.store.store import Store
 
 TICK_S = 0.05
@@ -36,6 +40,7 @@ SETTLED_S = 5.0
 READY_S = 120.0
 DRAIN_S = 0.5
 GRACE_S = 10.0
+FOLD_S, FOLD_BYTES = 60.0, 48 * 1024 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _LOG_BYTES = 8 * 1024 * 1024
 
@@ -165,6 +170,9 @@ class Supervisor:
         self._named = [Child(one.name, one.argv, logs, os.environ) for one in processes]
         self._workers: dict[str, _Worker] = {}
         self._seen = -1
+        fold = [sys.executable, "-P", "-m", "trimtab.serve.fold", str(store.home.root), store.environment]
+        self._fold = Child("fold", fold, logs, {**os.environ, **pinned(1)})
+        self._folded = monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Keep everything running until ``stop`` is set, then end it in order.
@@ -178,6 +186,7 @@ class Supervisor:
                 for child in self._named:
                     self._keep(child)
                 self._reconcile()
+                self._keep_folding()
                 stop.wait(TICK_S)
         finally:
             self._end()
@@ -285,6 +294,22 @@ class Supervisor:
         elif monotonic() - child.started > READY_S:
             self._give_up(worker, f"its worker was not ready within {READY_S:g} s")
 
+    def _keep_folding(self) -> None:
+        """Start a fold when a minute has passed or much has come together, and there is something to fold."""
+        if self._fold.running:
+            self._fold.ended()
+            return
+        since = monotonic() - self._folded
+        if since < FOLD_S / 10:
+            return
+        ahead, behind = (get_offset(self._store.ledger, stream) for stream in (COLLECTED, FOLDED))
+        waiting = (ahead.segment - behind.segment) * SEGMENT_BYTES + ahead.byte - behind.byte
+        if waiting > FOLD_BYTES or (waiting > 0 and since >= FOLD_S):
+            self._folded = monotonic()
+            self._fold.start()
+        elif since >= FOLD_S:
+            self._folded = monotonic()
+
     def _proof(self, deployment: Deployment, pid: int) -> Proof | None:
         """Return what a worker says once it listens; the socket of a dead one says nothing."""
         path = socket_of(self._store.home, deployment.id)
@@ -331,6 +356,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """End the router first, which answers what is at work, then everything else."""
+        self._fold.end(0.0)
         for child in sorted(self._named, key=lambda child: child.name != "router"):
             child.end(GRACE_S)
         for worker in self._workers.values():

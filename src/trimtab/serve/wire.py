@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _too_slow(self, timeout: float) -> None:
-        self._fail(TooSlow(f"no answer within {timeout:g} s"))
+        self._fail(TooSlow(f"no answer within {timeout:.3g} s"))
 
     def _finish(self, found: Response, *, keep: bool) -> None:
         answer, self._answer, self._reader = self._answer, None, None
