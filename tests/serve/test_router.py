@@ -144,9 +144,8 @@ def _run(store: Store, work: Callable[[Asked], Awaitable[None]], *, control: boo
             root=str(store.home.root), host="127.0.0.1", port=8571, control=str(path), token=options.get("token", ""),
             clock=options.get("clock", "real"),
         )  # fmt: skip
-        servers = [
-            await asyncio.start_unix_server(_fake, str(one)) for one in [*route_targets, *([path] if control else [])]
-        ]
+        listening = [*sockets, path] if control else sockets
+        servers = [await asyncio.start_unix_server(_fake, str(one)) for one in listening]
         router = Router(settings)
         try:
             await work(Asked(router))
