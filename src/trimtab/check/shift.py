@@ -279,7 +279,7 @@ def _bets(reference: Reference, material: float, delta: float) -> Iterator[_Bet]
 
 def _log_of_product(counts: Sequence[int], table: Sequence[float]) -> float:
     """Return the logarithm of what a stake becomes when each row is bet on by itself."""
-    return sum(map(mul, counts, table))
+    return math.fsum(map(mul, counts, table))
 
 
 def _log_of_mean(counts: Sequence[int], table: Sequence[float]) -> float:

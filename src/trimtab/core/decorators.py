@@ -173,8 +173,8 @@ def model(
         features: the columns that a request must bring; by default the columns that the estimator was
             fitted on, else all columns of the labelled input but label, key, time and batch columns.
         task: what kind of label it is; ``auto`` looks at the column.
-        unseen: what a request with a category that training never saw gets: an error that names it
-            (``refuse``), or an answer with a warning (``accept``).
+        unseen: what a request gets with a category that training never saw, or without a value where training
+            saw no missing ones: an error that names it (``refuse``), or an answer with a warning (``accept``).
         gate: checks that a candidate must pass to be published.
         refit: after a passed gate, fit once more with the same params on all rows; recorded as a refit.
         seed: seeds Python's and numpy's global generators before the function runs; recorded.

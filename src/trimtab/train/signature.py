@@ -95,11 +95,11 @@ def _check(spec: Mapping[str, Any], values: list[Any], path: str, unseen: str, w
         if value is None:
             if nullable:
                 continue
-            raise BadInput(
-                "null where a value is needed",
-                where=path.format(row=row, name=name),
-                fix="training saw no missing ones",
-            )
+            where, text = path.format(row=row, name=name), "null, and training saw no missing ones"
+            if unseen == "refuse":
+                raise BadInput(text, where=where, fix="send a value, or declare the model with unseen='accept'")
+            warnings.append({"where": where, "message": text})
+            continue
         problem = _wrong(kind, value)
         if problem:
             raise BadInput(problem, where=path.format(row=row, name=name), fix=f"{name} is {_article(kind)}")
