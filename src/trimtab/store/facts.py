@@ -483,15 +483,16 @@ def last_cache(reader: Reader, asset: str, op: str) -> CacheEntry | None:
     return _entry(rows[0]) if rows else None
 
 
+# CROSS JOIN keeps the order of the join: from the versions met so far outwards, by index.
 _UP = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
-  SELECT u.version_id FROM walk w JOIN made m ON m.version_id = w.id JOIN used u ON u.run_id = m.run_id),
+  SELECT u.version_id FROM walk w CROSS JOIN made m ON m.version_id = w.id CROSS JOIN used u ON u.run_id = m.run_id),
 step(source, target, run_id, role) AS (SELECT w.id, u.version_id, u.run_id, u.role
-  FROM walk w JOIN made m ON m.version_id = w.id JOIN used u ON u.run_id = m.run_id)"""
+  FROM walk w CROSS JOIN made m ON m.version_id = w.id CROSS JOIN used u ON u.run_id = m.run_id)"""
 
 _DOWN = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
-  SELECT m.version_id FROM walk w JOIN used u ON u.version_id = w.id JOIN made m ON m.run_id = u.run_id),
+  SELECT m.version_id FROM walk w CROSS JOIN used u ON u.version_id = w.id CROSS JOIN made m ON m.run_id = u.run_id),
 step(source, target, run_id, role) AS (SELECT w.id, m.version_id, m.run_id, u.role
-  FROM walk w JOIN used u ON u.version_id = w.id JOIN made m ON m.run_id = u.run_id)"""
+  FROM walk w CROSS JOIN used u ON u.version_id = w.id CROSS JOIN made m ON m.run_id = u.run_id)"""
 
 
 def ancestors(reader: Reader, version_id: str) -> list[Edge]:

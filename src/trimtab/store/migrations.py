@@ -92,7 +92,20 @@ CREATE TABLE correction (prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT N
 CREATE INDEX correction_prediction ON correction (prediction_id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+# Runs are listed newest first within an environment, by one of these or all of them; a partial index is not used
+# for a bound parameter.
+_THIRD = """
+DROP INDEX run_kind;
+DROP INDEX run_state;
+DROP INDEX run_parent;
+CREATE INDEX run_scope ON run (workspace, environment, id);
+CREATE INDEX run_scope_name ON run (workspace, environment, name, id);
+CREATE INDEX run_scope_kind ON run (workspace, environment, kind, id);
+CREATE INDEX run_scope_state ON run (workspace, environment, state, id);
+CREATE INDEX run_scope_parent ON run (workspace, environment, parent_id, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
 
 
 def migrate(connection: apsw.Connection) -> None:
