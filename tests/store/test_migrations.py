@@ -149,7 +149,7 @@ def test_runs_are_listed_newest_first_without_sorting(tmp_path: Path, column: st
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         planner = _Planner(ledger)
         facts.list_runs(planner, limit=1)
-        facts.list_runs(planner, limit=1, **{column: "x"})  # type: ignore[arg-type]
+        facts.list_runs(planner, limit=1, **{column: "x"})
         assert not [plan for plan in planner.plans if "TEMP B-TREE" in plan]
         assert f"{'parent_id' if column == 'parent' else column}=?" in planner.plans[-1]
 
