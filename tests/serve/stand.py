@@ -15,26 +15,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
-from trimtab.core.clock import parse_time
+from trimtab.core.clock import parse_time, to_micros
 from trimtab.core.errors import TrimtabError
 from trimtab.core.ids import new_id
 from trimtab.core.live import canary
 from trimtab.core.nouns import Data, Run, Verdict, Version
 from trimtab.serve.collect import collect
-from trimtab.serve.frames import CallFrame, calls_folder, decode_call
+from trimtab.serve.frames import CallFrame, calls_folder, decode_call, encode
 from trimtab.serve.labels import accept_labels
 from trimtab.serve.rollout import advance
-from trimtab.serve.routes import publish
+from trimtab.serve.router import pick, plan_of
+from trimtab.serve.routes import publish, table_of
 from trimtab.serve.serving import run_app
 from trimtab.serve.supervisor import Process, Supervisor
 from trimtab.store import facts, live
-from trimtab.store.intake import Offset, read
+from trimtab.store.intake import Buffered, Offset, read
 from trimtab.store.ledger import Tx
 from trimtab.store.store import Store, open_store
 
@@ -157,6 +159,57 @@ def frames_of(store: Store) -> list[CallFrame]:
     """Return all frames in the calls log."""
     payloads, _ = read(calls_folder(store.home.intake), Offset(0, 0), 10_000_000)
     return [decode_call(payload) for payload in payloads]
+
+
+class Traffic:
+    """Requests to one endpoint as the router would record them, without any process.
+
+    Args:
+        store: the store.
+        name: the endpoint.
+    """
+
+    def __init__(self, store: Store, name: str = "api") -> None:
+        self._store, self._name = store, name
+        self._log = Buffered(calls_folder(store.home.intake), 1 << 22, flush_every=0)
+        self.sent = 0
+
+    def __enter__(self) -> Traffic:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+
+    def send(
+        self,
+        count: int,
+        at: datetime,
+        *,
+        status: Any = lambda candidate, number: 200,
+        latency_us: int = 900,
+        score: float = 0.7,
+        key: str = "",
+        wanted: str = "",
+    ) -> list[str]:
+        """Record requests a second apart from ``at`` on, take them in, and return their prediction ids."""
+        plan = plan_of(table_of(self._store.ledger, self._store.home).endpoints[self._name])
+        ids = []
+        for number in range(count):
+            request_id = f"{self.sent:032x}"
+            self.sent += 1
+            chosen = pick(plan, self._name, key or request_id, wanted)
+            code = status(chosen.candidate or chosen.weight == 1.0, number)
+            body = {"predictions": [score >= 0.5], "scores": [score]} if code == 200 else {"error": {}}
+            frame = CallFrame(
+                1, plan.route.id, chosen.target.id, chosen.target.version_id, request_id,
+                to_micros(at) + number * 1_000_000, chosen.weight, chosen.candidate_weight, chosen.candidate, code,
+                latency_us, int(code == 200), key, msgspec.json.encode({"rows": [ROW]}), msgspec.json.encode(body),
+                bool(wanted),
+            )  # fmt: skip
+            assert self._log.append(encode(frame))
+            ids.append(f"{request_id}.0")
+        collect(self._store)
+        return ids
 
 
 def free_port() -> int:
