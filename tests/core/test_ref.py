@@ -23,9 +23,7 @@ def test_print_and_parse_agree(name: str, alias: str, number: int, environment: 
 def test_forms() -> None:
     """Every documented form is understood."""
     assert parse_ref("delays@champion") == Ref(name="delays", alias="champion")
-    assert parse_ref("team/prod/delays:3") == Ref(
-        name="delays", number=3, environment="prod", workspace="team"
-    )
+    assert parse_ref("team/prod/delays:3") == Ref(name="delays", number=3, environment="prod", workspace="team")
     assert parse_ref("delay_api.calls").name == "delay_api.calls"
     made = new_id("ver")
     assert parse_ref(made) == Ref(id=made)

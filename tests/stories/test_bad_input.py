@@ -117,9 +117,7 @@ def test_broken_step(project: Shell, body: str, says: str) -> None:
     """A step that raises, dies or returns nonsense fails alone; the next run resumes behind what worked."""
     project.write(
         "steps.py",
-        GOOD.replace(
-            '    return raw.select(pl.col("id").cast', f'    {body}\n    return raw.select(pl.col("id").cast'
-        ),
+        GOOD.replace('    return raw.select(pl.col("id").cast', f'    {body}\n    return raw.select(pl.col("id").cast'),
     )
     answer = project("run", "--json", expect=None)
     assert answer.code in (2, 3)

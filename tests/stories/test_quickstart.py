@@ -78,9 +78,7 @@ def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Ca
         ([1, 2], 422, "rows"),
     ],
 )
-def test_bad_requests_name_the_field(
-    served: tuple[Shell, Server], body: object, status: int, says: str
-) -> None:
+def test_bad_requests_name_the_field(served: tuple[Shell, Server], body: object, status: int, says: str) -> None:
     """Each bad request gets a 4xx that names what and where."""
     _, server = served
     with server.client() as client:

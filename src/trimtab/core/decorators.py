@@ -237,9 +237,7 @@ def _check_options(kind: str, spec: Data, checks: Sequence[Check], where: str) -
     for name in _TEXT:
         value = spec.get(name)
         if value is not None and not isinstance(value, str):
-            raise ProjectError(
-                f"{name}= takes text, not {type(value).__name__}", where=where, fix=f"{name}='...'"
-            )
+            raise ProjectError(f"{name}= takes text, not {type(value).__name__}", where=where, fix=f"{name}='...'")
     for name in ("key", "entity", "path", "null", "features"):
         for item in spec.get(name) or ():
             if not isinstance(item, str):
@@ -274,9 +272,7 @@ def _check_model(kind: str, spec: Data) -> None:
         raise WrongUse(f"unseen={spec['unseen']!r} is unknown", fix="'refuse' or 'accept'")
 
 
-def _signature(
-    kind: str, function: Callable[..., Any], where: str
-) -> tuple[tuple[str, ...], dict[str, str], Data]:
+def _signature(kind: str, function: Callable[..., Any], where: str) -> tuple[tuple[str, ...], dict[str, str], Data]:
     inputs: list[str] = []
     frames: dict[str, str] = {}
     params: Data = {}
@@ -314,8 +310,7 @@ def _check_param(parameter: inspect.Parameter, where: str) -> None:
     value = parameter.default
     if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
         raise ProjectError(
-            f"param {parameter.name} is annotated {_annotation(parameter.annotation)} "
-            f"and its default is {value!r}",
+            f"param {parameter.name} is annotated {_annotation(parameter.annotation)} and its default is {value!r}",
             where=where,
             fix="make the default and the annotation agree",
         )

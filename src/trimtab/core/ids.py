@@ -36,9 +36,7 @@ class IdMaker:
         random: returns that many random bytes.
     """
 
-    def __init__(
-        self, wall: Callable[[], float] = wall_seconds, random: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, wall: Callable[[], float] = wall_seconds, random: Callable[[int], bytes] = os.urandom) -> None:
         self._wall = wall
         self._random = random
         self._last = 0

@@ -122,9 +122,7 @@ def endpoint(
         "threads": threads,
         "salt": salt,
     }
-    made = EndpointDeclaration(
-        name=check_name(name, where=where), serves=target, spec=spec, file=file, line=line
-    )
+    made = EndpointDeclaration(name=check_name(name, where=where), serves=target, spec=spec, file=file, line=line)
     REGISTRY.add(made)
     return made
 

@@ -29,9 +29,7 @@ def init_project(folder: Path, *, name: str = "") -> list[Path]:
     files[".gitignore"] = ".trimtab/\n__pycache__/\n"
     there = [file for file in files if (folder / file).exists()]
     if there:
-        raise WrongUse(
-            f"{there[0]} is already in {folder}", fix="choose an empty folder: trimtab init NEW_FOLDER"
-        )
+        raise WrongUse(f"{there[0]} is already in {folder}", fix="choose an empty folder: trimtab init NEW_FOLDER")
     written = []
     for file, text in files.items():
         path = folder / file

@@ -92,9 +92,7 @@ class _Module:
 
     def _collect_units(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            statement.decorator_list = [
-                item for item in statement.decorator_list if not self._is_trimtab(item)
-            ]
+            statement.decorator_list = [item for item in statement.decorator_list if not self._is_trimtab(item)]
         elif isinstance(statement, ast.Expr) and self._is_trimtab(statement.value):
             return
         table = symtable.symtable(ast.unparse(statement), "<unit>", "exec")
@@ -141,9 +139,7 @@ class CodeIndex:
     def __init__(self, root: Path, files: Mapping[str, str] | list[str]) -> None:
         self._root = root
         self._paths = {module_of(path): path for path in files if path.endswith(".py")}
-        parents = {
-            tuple(name.split(".")[:end]) for name in self._paths for end in range(1, name.count(".") + 1)
-        }
+        parents = {tuple(name.split(".")[:end]) for name in self._paths for end in range(1, name.count(".") + 1)}
         self._names = set(self._paths) | {".".join(parent) for parent in parents}
         self._modules: dict[str, _Module] = {}
 
@@ -195,9 +191,7 @@ class CodeIndex:
                 if star in self._paths:
                     yield from self._named(star, root, chain, frozenset({home}))
 
-    def _imported(
-        self, imported: Imported, chain: tuple[str, ...], seen: frozenset[str]
-    ) -> Iterator[tuple[str, str]]:
+    def _imported(self, imported: Imported, chain: tuple[str, ...], seen: frozenset[str]) -> Iterator[tuple[str, str]]:
         module, path = imported.module, chain
         if imported.attribute:
             path = (imported.attribute, *chain)
@@ -215,9 +209,7 @@ class CodeIndex:
                 if f"{module}.{name}" not in seen and other.module != module:
                     yield from self._imported(other, (), seen | {f"{module}.{name}"})
 
-    def _named(
-        self, home: str, name: str, chain: tuple[str, ...], seen: frozenset[str]
-    ) -> Iterator[tuple[str, str]]:
+    def _named(self, home: str, name: str, chain: tuple[str, ...], seen: frozenset[str]) -> Iterator[tuple[str, str]]:
         """Yield the units behind ``name`` of module ``home``, through re-exports."""
         key = f"{home}.{name}"
         if key in seen:

@@ -57,10 +57,7 @@ def describe(request: Request) -> Answer:
         error = _import(module)
         if error is not None:
             problems.append(_problem(error, module, where, root, request.files))
-    found = [
-        msgspec.structs.replace(declared, file=_relative(declared.file, root))
-        for declared in REGISTRY.declared
-    ]
+    found = [msgspec.structs.replace(declared, file=_relative(declared.file, root)) for declared in REGISTRY.declared]
     assets = [item for item in found if isinstance(item, Declaration)]
     problems += [_nested(item) for item in assets if "<locals>" in item.qualname]
     code: dict[str, dict[str, str]] = {}

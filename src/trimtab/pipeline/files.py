@@ -33,9 +33,7 @@ class FileDigests:
         self._known: dict[str, tuple[int, int, int, str]] = {}
         self._dirty = False
         try:
-            self._known = msgspec.msgpack.decode(
-                cache.read_bytes(), type=dict[str, tuple[int, int, int, str]]
-            )
+            self._known = msgspec.msgpack.decode(cache.read_bytes(), type=dict[str, tuple[int, int, int, str]])
         except FileNotFoundError:
             pass
         except msgspec.DecodeError:

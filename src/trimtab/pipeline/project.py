@@ -151,9 +151,7 @@ def _parse(file: Path) -> tuple[Data, dict[str, int]]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise ProjectError(f"this is not YAML: {error}", where=FILE, fix="write it as UTF-8 text") from error
     if not isinstance(data, dict):
-        raise ProjectError(
-            f"{FILE} holds keys and values", where=f"{FILE}:1", fix="such as `project: flights`"
-        )
+        raise ProjectError(f"{FILE} holds keys and values", where=f"{FILE}:1", fix="such as `project: flights`")
     return data, lines
 
 
@@ -213,9 +211,7 @@ class _Reader:
         value = data.get("modules")
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not names:
-            self.wrong(
-                "modules lists the modules that declare assets", ("modules",), "such as `modules: [pipeline]`"
-            )
+            self.wrong("modules lists the modules that declare assets", ("modules",), "such as `modules: [pipeline]`")
             return ()
         for index, name in enumerate(names):
             if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):

@@ -85,12 +85,7 @@ class _Plot(Struct, frozen=True, kw_only=True):
 
 
 def _all(one: Series) -> list[float]:
-    return [
-        value
-        for part in (one.values, one.low, one.high)
-        for value in part
-        if value is not None and _finite(value)
-    ]
+    return [value for part in (one.values, one.low, one.high) for value in part if value is not None and _finite(value)]
 
 
 def _finite(value: float) -> bool:
@@ -172,9 +167,7 @@ def _line(plot: _Plot, one: Series, color: str) -> str:
                 f"<title>{escape(one.name)}: {value:.4g}</title></circle>"
             )
         elif run:
-            parts.append(
-                f'<polyline points="{" ".join(run)}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
-            )
+            parts.append(f'<polyline points="{" ".join(run)}" fill="none" stroke="{color}" stroke-width="2"{dash}/>')
             run = []
     return "".join(parts)
 
