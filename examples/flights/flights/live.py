@@ -18,7 +18,7 @@ delay_api = tt.endpoint(
 # Flights of one day are alike, so a day is one observation. Drift is shown and raises alarms; what leads to
 # retraining is the loss on flights that have landed since.
 tt.when(
-    ck.performance("delay_api", on="brier", false_alarms="4/year", material=0.01, block="1d").fails,
+    ck.performance("delay_api", on="brier", false_alarms="12/year", material=0.01, block="1d").fails,
     run=delays,
     then=delay_api.roll_out,
     cooldown="28d",
