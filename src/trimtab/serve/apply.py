@@ -118,15 +118,27 @@ def _serving(reader: Reader, declared: EndpointDeclaration, endpoint: Endpoint |
         if threads == int(spec.get("threads") or 1):
             return LiveStage(id=ident, action="keep", reason="it serves", version=version.ref)
         return LiveStage(id=ident, action="roll_out", reason="its threads have changed", version=version.ref)
-    for past in reversed(live.list_rollouts(reader, endpoint.id)):
-        candidate = live.get_deployment(reader, past.candidate_id).version_id
-        reversed_ = past.state in ("rolled_back", "failed") and past.data.get("outcome") not in _AGAIN
-        if candidate == version.id and reversed_:
-            text = f"its rollout was reversed: {past.data['history'][-1]['reason']}"
-            return LiveStage(id=ident, action="hold", reason=text, version=version.ref)
+    reversal = _reversal(reader, endpoint, version)
+    if reversal:
+        return LiveStage(id=ident, action="hold", reason=reversal, version=version.ref)
     if not serving:
         return LiveStage(id=ident, action="deploy", reason="nothing serves", version=version.ref)
     return LiveStage(id=ident, action="roll_out", reason="a newer version was accepted", version=version.ref)
+
+
+def _reversal(reader: Reader, endpoint: Endpoint, version: Version) -> str:
+    """Return why a version must not be tried again unasked: it was rolled back; an empty string if it was not."""
+    for past in reversed(live.list_rollouts(reader, endpoint.id)):
+        reason = str(past.data["history"][-1]["reason"]) if past.data["history"] else ""
+        came = live.get_deployment(reader, past.candidate_id).version_id == version.id
+        left = bool(past.stable_id) and live.get_deployment(reader, past.stable_id).version_id == version.id
+        if came and past.state in ("rolled_back", "failed") and past.data.get("outcome") not in _AGAIN:
+            return f"its rollout was reversed: {reason}"
+        if left and past.state == "promoted" and past.data["plan"]["kind"] == _RETURN["kind"]:
+            return f"it was rolled back: {past.data.get('why', '')}"
+        if came and past.state == "promoted":
+            break
+    return ""
 
 
 def _automations(reader: Reader, manifest: Manifest, overrides: Data) -> list[LiveStage]:
