@@ -103,7 +103,9 @@ def examine(
     plan = _Plan(frame, measures, where)
     wanted = [*plan.aggregates(), *(_profile_exprs(frame) if profile else ())]
     try:
-        summary = plan.frame.lazy().select(pl.len().alias("rows"), *wanted).collect().row(0, named=True)
+        # The streaming engine estimates distinct values to 7 % only, this one to 1.6 %.
+        query = plan.frame.lazy().select(pl.len().alias("rows"), *wanted)
+        summary = query.collect(engine="in-memory").row(0, named=True)
         counts, failing, marks = plan.failing_rows(summary)
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise BadInput(
@@ -183,6 +185,8 @@ class _Plan:
             .with_columns(*masks)
             .filter(pl.any_horizontal(*marks))
             .collect()
+            # With one thread Polars 2.1 leaves empty chunks behind a filter and then panics over them.
+            .rechunk()
         )
         for mark, measure in marks.items():
             counted[measure.check] = int(found[mark].sum())
@@ -223,6 +227,10 @@ def _mask(measure: Measure, frame: polars.DataFrame, where: str) -> tuple[Any, A
         return ~column.cast(pl.String).str.contains(rf"\A(?:{of['pattern']})\z").fill_null(True), None
     if measure.test == "one_of":
         values = [_bound(value, measure, kind, where) for value in of["values"] if value is not None]
+        if kind.is_float():
+            values = [float(value) for value in values]
+        elif kind.is_integer():
+            values = [int(value) for value in values if value == int(value)]
         return (~column.is_in(values) if values else pl.lit(True)) & ~missing, None
     bad = pl.lit(False)
     if of["low"] is not None:

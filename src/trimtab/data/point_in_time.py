@@ -16,7 +16,8 @@ from trimtab.core.errors import BadInput, WrongUse, closest
 from trimtab.core.optional import need
 from trimtab.data.frames import FrameKind, arrow_of, from_arrow, kind_of
 
-_TIME, _LABEL, _FEATURE = "__time", "__label", "__feature"
+_TIME = "__time"
+_LARGEST = 1 << 62
 _NANOSECONDS = {"day": 86_400_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -178,46 +179,111 @@ class _Keys:
     def match(self, lookback: int | None, delay: int | None) -> Any:
         """Return for each label the number of its feature row, or null, as an Arrow array.
 
+        Entity and time become one whole number, so that one sort of the features and one binary search for
+        each label do it; two equal numbers side by side are two rows of one entity and time.
+
         Raises:
             BadInput: two feature rows have one entity and time.
         """
-        pl: Any = need("polars")
-        whole = pl.all_horizontal(pl.all().is_not_null())
-        features = self._features.with_row_index(_FEATURE).filter(whole)
-        self._look_for_twins(features)
-        asked = self._labels.with_columns(pl.col(_TIME) - (delay or 0)).with_row_index(_LABEL).filter(whole)
-        found = asked.sort(_TIME).join_asof(
-            features.sort(_TIME),
-            on=_TIME,
-            by=self._by,
-            strategy="backward",
-            tolerance=lookback,
-            check_sortedness=False,
-        )
-        rows = pl.Series([None], dtype=pl.UInt32).new_from_index(0, self._labels.height)
-        return rows.scatter(found[_LABEL], found[_FEATURE]).cast(pl.Int64).to_arrow()
+        np, pyarrow = need("numpy"), need("pyarrow")
+        asked, known = _whole(self._labels), _whole(self._features)
+        found = np.full(self._labels.height, -1, dtype=np.int64)
+        labels, features = self._labels.filter(asked), self._features.filter(known)
+        if labels.height and features.height:
+            found[asked.to_numpy()] = self._search(labels, features, known, lookback, delay or 0)
+        return pyarrow.array(found, mask=found < 0)
 
-    def _look_for_twins(self, features: Any) -> None:
-        """Refuse features with two rows for one entity and time.
+    def _search(self, labels: Any, features: Any, known: Any, lookback: int | None, delay: int) -> Any:
+        np: Any = need("numpy")
+        numbers = np.flatnonzero(known.to_numpy())
+        theirs, ours = features[_TIME].to_numpy(), labels[_TIME].to_numpy() - delay
+        mine, others, entities = _codes(labels, features, self._by)
+        low, high = int(theirs.min()), int(theirs.max())
+        if entities * (high - low + 2) < _LARGEST:
+            span = high - low + 2
+            then, now = theirs - low, np.clip(ours, low - 1, high) - low
+        else:
+            times = np.unique(theirs)
+            span = len(times) + 1
+            then, now = np.searchsorted(times, theirs), np.searchsorted(times, ours, side="right") - 1
+        keys = others * span + then
+        order = np.argsort(keys)
+        keys = keys[order]
+        twins = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(twins):
+            self._refuse_twins(features, np.sort(order[keys == keys[twins].min()]), numbers)
+        wanted = mine * span + now
+        # Searching in order keeps to the same part of the keys, which is several times faster.
+        turn = np.argsort(wanted)
+        place = np.empty(len(wanted), dtype=np.int64)
+        place[turn] = np.searchsorted(keys, wanted[turn], side="right") - 1
+        rows = order[np.maximum(place, 0)]
+        fits = (mine >= 0) & (place >= 0) & (keys[np.maximum(place, 0)] >= mine * span)
+        if lookback is not None:
+            fits &= theirs[rows] >= ours - lookback
+        return np.where(fits, numbers[rows], -1)
 
-        Equal keys have equal hashes, so as many hashes as rows means no twins; else they are looked for.
-        """
-        pl: Any = need("polars")
-        key = pl.struct(*self._by, _TIME)
-        if features.select(key.hash().n_unique()).item() == features.height:
-            return
-        twins = features.filter(key.is_duplicated())
-        if not twins.height:
-            return
-        first = twins.sort(_FEATURE).row(0, named=True)
-        same = twins.filter(pl.all_horizontal(pl.col(name) == first[name] for name in (*self._by, _TIME)))
+    def _refuse_twins(self, features: Any, rows: Any, numbers: Any) -> None:
+        first = features.row(int(rows[0]), named=True)
         entity = ", ".join(f"{name}={first[by]!r}" for name, by in zip(self._told[0], self._by, strict=True))
         raise BadInput(
-            f"features have {same.height} rows for {entity} at one {self._told[1]!r}"
-            f" (rows {', '.join(str(number + 1) for number in same[_FEATURE][:3])})",
+            f"features have {len(rows)} rows for {entity} at one {self._told[1]!r}"
+            f" (rows {', '.join(str(numbers[row] + 1) for row in rows[:3])})",
             where="features",
             fix="keep one row for each entity and time, such as by a @tt.features step, which checks it",
         )
+
+
+def _whole(frame: Any) -> Any:
+    """Return which rows have no missing value."""
+    pl: Any = need("polars")
+    return frame.select(pl.all_horizontal(pl.all().is_not_null()).alias("x"))["x"]
+
+
+def _codes(labels: Any, features: Any, names: Sequence[str]) -> tuple[Any, Any, int]:
+    """Return a whole number for each side's entities, equal where they are, and how many there can be.
+
+    Numbers count from 0; -1 stands for a label's entity that no feature row has.
+    """
+    np: Any = need("numpy")
+    mine, others, many = 0, 0, 1
+    for name in names:
+        own, other, count = _column_codes(labels[name], features[name])
+        if many * count >= _LARGEST:
+            mine, others, many = _dense(mine, others)
+        absent = (mine < 0) | (own < 0)
+        mine, others, many = np.where(absent, -1, mine * count + own), others * count + other, many * count
+    return (mine, others, many) if many < _LARGEST >> 32 else _dense(mine, others)
+
+
+def _column_codes(mine: Any, theirs: Any) -> tuple[Any, Any, int]:
+    pl, np = need("polars"), need("numpy")
+    kind = mine.dtype
+    if not (kind.is_integer() or kind.is_temporal() or kind == pl.Boolean):
+        # Texts, decimals, bytes and floating-point numbers are told apart by a number for each value.
+        both = pl.concat([mine, theirs])
+        coded = both.cast(pl.Categorical) if kind == pl.String else both.rank("dense")
+        numbers = coded.to_physical().cast(pl.Int64).to_numpy()
+        return numbers[: len(mine)], numbers[len(mine) :], int(numbers.max()) + 1
+    unsigned = kind == pl.UInt64
+    own, other = (side.to_physical().cast(pl.UInt64 if unsigned else pl.Int64).to_numpy() for side in (mine, theirs))
+    low, high = int(other.min()), int(other.max())
+    if high - low < _LARGEST >> 32:
+        inside = (own >= low) & (own <= high)
+        return (
+            np.where(inside, own - other.dtype.type(low), 0).astype(np.int64) - ~inside,
+            (other - other.dtype.type(low)).astype(np.int64),
+            high - low + 1,
+        )
+    return _dense(own, other)
+
+
+def _dense(mine: Any, theirs: Any) -> tuple[Any, Any, int]:
+    """Return the same values as numbers without gaps; -1 for a label's value that no feature row has."""
+    np: Any = need("numpy")
+    values = np.unique(theirs)
+    place = np.minimum(np.searchsorted(values, mine), len(values) - 1)
+    return np.where(values[place] == mine, place, -1), np.searchsorted(values, theirs), len(values)
 
 
 def _time_unit(mine: Any, theirs: Any, label_time: str, feature_time: str) -> str:
