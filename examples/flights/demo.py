@@ -29,6 +29,8 @@ from report import make_report, show
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from trimtab.serve.child import command
+
 HERE = Path(__file__).resolve().parent
 STORE = HERE / ".trimtab"
 FIRST_DAY = date(2013, 4, 1)
@@ -67,8 +69,8 @@ class Up:
             if self._process is None or self._process.poll() is not None:
                 STORE.mkdir(exist_ok=True)
                 with (STORE / "up.log").open("ab") as log:
-                    command = [*TRIMTAB, "up", "--port", str(self.port), "--clock", "simulated"]
-                    self._process = subprocess.Popen(command, cwd=HERE, stdout=log, stderr=log)
+                    words = command([*TRIMTAB, "up", "--port", str(self.port), "--clock", "simulated"])
+                    self._process = subprocess.Popen(words, cwd=HERE, stdout=log, stderr=log)
             token = STORE / "token"
             with contextlib.suppress(RuntimeError, OSError):
                 if token.exists() and self.client(patience=1.0).call("GET", "/health")[0] == 200:
@@ -101,7 +103,8 @@ def _free_port() -> int:
 def trimtab(*words: str) -> None:
     """Run a command of the product with its own output."""
     console.rule(f"trimtab {' '.join(words)}", align="left")
-    done = subprocess.run([*TRIMTAB, *words], cwd=HERE, check=False)
+    # Tied to this process: a demo that is killed leaves nothing running behind it.
+    done = subprocess.run(command([*TRIMTAB, *words]), cwd=HERE, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
 
