@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import json
@@ -12,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,18 +21,13 @@ import httpx
 import msgspec
 
 from trimtab.core.clock import parse_time, to_micros
-from trimtab.core.errors import TrimtabError
 from trimtab.core.ids import new_id
 from trimtab.core.live import canary
 from trimtab.core.nouns import Data, Run, Verdict, Version
 from trimtab.serve.collect import collect
 from trimtab.serve.frames import CallFrame, calls_folder, decode_call, encode
-from trimtab.serve.labels import accept_labels
-from trimtab.serve.rollout import advance
 from trimtab.serve.router import pick, plan_of
-from trimtab.serve.routes import publish, table_of
-from trimtab.serve.serving import run_app
-from trimtab.serve.supervisor import Process, Supervisor
+from trimtab.serve.routes import table_of
 from trimtab.store import facts, live
 from trimtab.store.intake import Buffered, Offset, read
 from trimtab.store.ledger import Tx
@@ -55,7 +48,7 @@ class Line:
     def predict(self, columns):
         xs = columns["x"]
         if self.mood == "slow":
-            time.sleep(0.15)
+            time.sleep(0.4)
         if any(x == 666 for x in xs):
             os.kill(os.getpid(), signal.SIGKILL)
         if any(x == 500 for x in xs) or (self.mood == "bad" and any(x is not None and x < 0 for x in xs)):
@@ -220,7 +213,7 @@ def free_port() -> int:
 
 
 class Up:
-    """`trimtab up` in small: a supervisor process with a router, workers and a control process of a few lines."""
+    """`trimtab up` in small: a supervisor process with a router, workers and a control process (``small_up``)."""
 
     def __init__(self, root: Path, *, clock: str = "real", token: str = "") -> None:
         self.root = root
@@ -228,6 +221,7 @@ class Up:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = {"root": str(root), "host": "127.0.0.1", "port": self.port, "token": token, "clock": clock}
         self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(timeout=20)
 
     def start(self) -> Up:
         """Start it and wait until the router answers."""
@@ -238,7 +232,7 @@ class Up:
         log = (self.root / "up.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.serve.stand", "up", str(config)],
+                [sys.executable, "-m", "tests.serve.small_up", "up", str(config)],
                 cwd=Path(__file__).parents[2], stdout=log, stderr=log,
             )  # fmt: skip
         wait_for(lambda: self.get("/health").status_code == 200, "the control process", self.logs)
@@ -253,7 +247,7 @@ class Up:
     def get(self, path: str, **more: Any) -> httpx.Response:
         """GET something; a refused connection looks like a 503."""
         try:
-            return httpx.get(f"{self.url}{path}", timeout=10, **more)
+            return self.client.get(f"{self.url}{path}", **more)
         except httpx.TransportError:
             return httpx.Response(503)
 
@@ -262,10 +256,8 @@ class Up:
     ) -> httpx.Response:
         """POST rows to an endpoint."""
         named = {key.replace("_", "-"): value for key, value in headers.items()}
-        post = client.post if client else httpx.post
-        return post(
-            f"{self.url}/endpoints/{name}/invocations", json={"rows": list(rows) or [ROW]}, headers=named, timeout=20
-        )
+        body = {"rows": list(rows) or [ROW]}
+        return (client or self.client).post(f"{self.url}/endpoints/{name}/invocations", json=body, headers=named)
 
     def wait_ready(self, name: str = "api") -> None:
         """Wait until the endpoint answers."""
@@ -277,7 +269,7 @@ class Up:
         return int(next(pid for known, pid in pids.items() if known.startswith(name)))
 
     def kill(self, name: str) -> int:
-        """Kill a child with SIGKILL, wait until another one stands in its place, and return the old process id."""
+        """Kill a child with SIGKILL and return its process id."""
         old = self.pid(name)
         os.kill(old, signal.SIGKILL)
         return old
@@ -293,6 +285,7 @@ class Up:
             self.process.kill()
             self.process.wait()
         self.process = None
+        self.client.close()
 
 
 def wait_for(holds: Any, what: str, told: Any = lambda: "", patience: float = 30.0) -> None:
@@ -311,74 +304,3 @@ def running(root: Path, **options: Any) -> Iterator[Up]:
         yield up.start()
     finally:
         up.stop()
-
-
-def _up(config: Path) -> None:
-    settings = json.loads(config.read_text())
-    store = open_store(Path(settings["root"]), actor="up")
-    python = [sys.executable, "-m"]
-    supervisor = Supervisor(
-        store,
-        [
-            Process(name="control", argv=[*python, "tests.serve.stand", "control", str(config)]),
-            Process(name="router", argv=[*python, "trimtab.serve.router", str(config)]),
-        ],
-    )
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_tell_pids, args=(supervisor, store.home.run / "pids.json"), daemon=True).start()
-    with store:
-        supervisor.run(stop)
-
-
-def _tell_pids(supervisor: Supervisor, path: Path) -> None:
-    while True:
-        path.with_suffix(".next").write_text(json.dumps(supervisor.pids()))
-        path.with_suffix(".next").replace(path)
-        time.sleep(0.02)
-
-
-class Control:
-    """Answers what the router passes on, and moves rollouts on."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        """Answer one request."""
-        body = await protocol()
-        try:
-            status, data = self._answer(scope.path, body)
-        except TrimtabError as error:
-            status, data = 404, {"error": error.as_data()}
-        protocol.response_bytes(status, [("content-type", "application/json")], msgspec.json.encode(data))
-
-    def _answer(self, path: str, body: bytes) -> tuple[int, Data]:
-        if path == "/health":
-            return 200, {"ok": True}
-        if path == "/clock":
-            return 200, {"now": self._store.now().isoformat()}
-        if path.endswith("/labels"):
-            items = json.loads(body)["labels"]
-            return 200, accept_labels(self._store, path.split("/")[2], items, self._store.now())
-        return 200, {"path": path, "length": len(body)}
-
-
-def _control(config: Path) -> None:
-    settings = json.loads(config.read_text())
-    store = open_store(Path(settings["root"]), actor="control")
-    publish(store)
-
-    def loop() -> None:
-        while True:
-            collect(store)
-            if settings["clock"] == "real":
-                advance(store, store.now())
-            time.sleep(0.1)
-
-    threading.Thread(target=loop, daemon=True).start()
-    asyncio.run(run_app(Control(store), uds=Path(settings["control"])))
-
-
-if __name__ == "__main__":
-    {"up": _up, "control": _control}[sys.argv[1]](Path(sys.argv[2]))
