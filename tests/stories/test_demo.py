@@ -91,7 +91,7 @@ def test_second_run_reuses_everything(done: tuple[Path, dict[str, Any]]) -> None
     again = _finish(folder, _start(folder))
     assert _stable(again) == _stable(report)
     told = (folder / "demo.log").read_text()
-    assert "0 made, 15 reused" in told and "3 of 3 days had been settled before" in told
+    assert "reused: the pipeline has run" in told and "3 of 3 days had been settled before" in told
 
 
 def test_commands_answer_in_the_example_folder(done: tuple[Path, dict[str, Any]]) -> None:
