@@ -199,8 +199,10 @@ def one_lineage(app: App) -> list[Report]:
     traced = lineage(app.store, rows[0][0])
     subject = traced["subject"]
     first = {"kind": "prediction", "id": rows[0][0], "version": subject.get("version", "")}
-    upstream = [{name: item[name] for name in ("kind", "id", "version")} for item in traced["upstream"]]
-    return [first, *[item for item in upstream if item["kind"] != "batch"]]
+    # Nearest first, each version once; steps that ran side by side have no order of their own.
+    ordered = sorted(traced["upstream"], key=lambda item: (item["depth"], item["kind"], item["version"]))
+    upstream = {item["id"]: {name: item[name] for name in ("kind", "id", "version")} for item in reversed(ordered)}
+    return [first, *[item for item in reversed(upstream.values()) if item["kind"] != "batch"]]
 
 
 def page(report: Report) -> str:
