@@ -329,6 +329,8 @@ def _conform(table: pyarrow.Table, schema: Any, name: str, *, loose: bool) -> py
         BadSource: a column is missing (JSON may leave one out), new, or of another type.
     """
     pyarrow: Any = need("pyarrow")
+    if table.schema.equals(schema):
+        return table
     have, want = table.schema.names, schema.names
     absent = [] if loose else [column for column in want if column not in have]
     new = [column for column in have if column not in want]
@@ -425,9 +427,9 @@ def _by_batch(
     rows: polars.DataFrame, batches: Mapping[str, Data], wanted: set[int] | None = None
 ) -> list[polars.DataFrame]:
     """Return the rows of each batch, in order; a batch without rows is an empty frame."""
-    pl: Any = need("polars")
+    found = rows.partition_by(BATCH, as_dict=True, maintain_order=True)
     numbers = sorted(int(batch["batch"]) for batch in batches.values())
-    return [rows.filter(pl.col(BATCH) == n) for n in numbers if wanted is None or n in wanted]
+    return [found.get((n,), rows.clear()) for n in numbers if wanted is None or n in wanted]
 
 
 def _meta(receipt: _Receipt, rows: polars.DataFrame | None, judged: Judged) -> Data:

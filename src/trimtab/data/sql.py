@@ -23,7 +23,7 @@ _READS = ("SELECT", "EXPLAIN")
 _TABLES = ("source", "table", "features")
 _LISTING = frozenset({"show", "describe", "information_schema", "duckdb_tables", "duckdb_views", "duckdb_columns"})
 _SCOPE = "workspace=? AND environment=?"
-# Name of a record's view -> column -> its SQL in the ledger. AT is a keyword of DuckDB, so no column is called that.
+# Name of a record's view -> column -> its SQL in the ledger; a name that ends in "at" is a time.
 _RECORDS: dict[str, tuple[str, dict[str, str]]] = {
     "_runs": (
         f"run WHERE {_SCOPE} ORDER BY id",
@@ -47,20 +47,19 @@ _RECORDS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "id": "id",
             "check": "name",
-            **{n: n for n in ("kind", "status", "subject", "run_id", "reason", "evidence")},
-            "judged_at": "at",
+            **{n: n for n in ("kind", "status", "subject", "run_id", "reason", "evidence", "at")},
         },
     ),
     "_alarms": (
         f"alarm WHERE {_SCOPE} ORDER BY at, id",
-        {"id": "id", "check": "name", "endpoint_id": "endpoint_id", "raised_at": "at", "resolved_at": "resolved_at"},
+        {"id": "id", "check": "name", "endpoint_id": "endpoint_id", "at": "at", "resolved_at": "resolved_at"},
     ),
 }
 _CALLS = {
     "prediction_id": "c.prediction_id",
     "request_id": "c.request_id",
-    "row_index": "c.row",
-    "event_time": "c.at",
+    "row": "c.row",
+    "at": "c.at",
     "deployment": "d.number",
     "version": "a.name || ':' || v.number",
     "weight": "c.weight",
@@ -74,13 +73,7 @@ _CALLS_FROM = (
     "call c JOIN version v ON v.id = c.version_id JOIN asset a ON a.id = v.asset_id"
     " JOIN deployment d ON d.id = c.deployment_id WHERE c.endpoint_id=? ORDER BY c.at, c.prediction_id"
 )
-_LABELS = {
-    "prediction_id": "prediction_id",
-    "label": "label",
-    "event_time": "at",
-    "arrived_at": "arrived_at",
-    "corrections": "corrections",
-}
+_LABELS = {n: n for n in ("prediction_id", "label", "at", "arrived_at", "corrections")}
 _LABELS_FROM = "label WHERE endpoint_id=? ORDER BY arrived_at, prediction_id"
 _NUMBERS = ("v.number", "c.row", "d.number", "c.status", "corrections")
 _SHARES = ("weight", "candidate_weight", "score", "latency_ms")
@@ -218,14 +211,17 @@ class _Views:
         has_quarantine = asset.kind in _TABLES and "." not in asset.name
         if asset.kind in _TABLES:
             self.known += [asset.name, told] if has_quarantine else [asset.name]
+        meant = self._meant(asset.name), has_quarantine and self._meant(told)
+        if not any(meant):
+            return
         newest = facts.newest(ledger, asset.name)
         version = facts.current(ledger, asset.name)
         kept = version is not None and "delta_version" in version.location
         if not kept:
             self.absent[asset.name] = "was never made" if newest is None else "has no version that passed its gate"
-        if version is not None and kept and self._meant(asset.name):
+        if version is not None and kept and meant[0]:
             self._delta(asset.name, version.location)
-        if newest is not None and has_quarantine and self._meant(told):
+        if newest is not None and meant[1]:
             self._quarantine(told, newest, version if kept else None)
 
     def _quarantine(self, name: str, newest: Version, current: Version | None) -> None:
@@ -265,7 +261,7 @@ class _Views:
         made = {}
         for number, (name, column) in enumerate(columns.items()):
             values = [row[number] for row in rows]
-            if name == "event_time" or name.endswith("_at"):
+            if name == "at" or name.endswith("_at"):
                 times = [None if value is None else from_micros(value) for value in values]
                 made[name] = pyarrow.array(times, pyarrow.timestamp("us", tz="UTC"))
             elif name in _PACKED:
