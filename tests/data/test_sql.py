@@ -230,5 +230,7 @@ def test_calls_and_labels_of_an_endpoint(filled: Bench) -> None:
     assert rows(
         filled, "select c.score, l.label, l.arrived_at from api.calls c join api.labels l using (prediction_id)"
     ) == [[0.75, "True", START.isoformat()]]
+    assert rows(filled, "select row_index, event_time from api.calls where row_index = 1") == [[1, START.isoformat()]]
+    assert rows(filled, "select judged_at, raised_at from _verdicts, _alarms") == []
     with pytest.raises(NotFound, match=r"did you mean 'api\.calls'"):
         query(filled.store, "select * from api.callz")

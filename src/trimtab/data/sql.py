@@ -23,7 +23,7 @@ _READS = ("SELECT", "EXPLAIN")
 _TABLES = ("source", "table", "features")
 _LISTING = frozenset({"show", "describe", "information_schema", "duckdb_tables", "duckdb_views", "duckdb_columns"})
 _SCOPE = "workspace=? AND environment=?"
-# Name of a record's view -> column -> its SQL in the ledger; a name that ends in "at" is a time.
+# Name of a record's view -> column -> its SQL in the ledger. AT is a keyword of DuckDB, so no column is called that.
 _RECORDS: dict[str, tuple[str, dict[str, str]]] = {
     "_runs": (
         f"run WHERE {_SCOPE} ORDER BY id",
@@ -47,19 +47,20 @@ _RECORDS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "id": "id",
             "check": "name",
-            **{n: n for n in ("kind", "status", "subject", "run_id", "reason", "evidence", "at")},
+            **{n: n for n in ("kind", "status", "subject", "run_id", "reason", "evidence")},
+            "judged_at": "at",
         },
     ),
     "_alarms": (
         f"alarm WHERE {_SCOPE} ORDER BY at, id",
-        {"id": "id", "check": "name", "endpoint_id": "endpoint_id", "at": "at", "resolved_at": "resolved_at"},
+        {"id": "id", "check": "name", "endpoint_id": "endpoint_id", "raised_at": "at", "resolved_at": "resolved_at"},
     ),
 }
 _CALLS = {
     "prediction_id": "c.prediction_id",
     "request_id": "c.request_id",
-    "row": "c.row",
-    "at": "c.at",
+    "row_index": "c.row",
+    "event_time": "c.at",
     "deployment": "d.number",
     "version": "a.name || ':' || v.number",
     "weight": "c.weight",
@@ -73,7 +74,13 @@ _CALLS_FROM = (
     "call c JOIN version v ON v.id = c.version_id JOIN asset a ON a.id = v.asset_id"
     " JOIN deployment d ON d.id = c.deployment_id WHERE c.endpoint_id=? ORDER BY c.at, c.prediction_id"
 )
-_LABELS = {n: n for n in ("prediction_id", "label", "at", "arrived_at", "corrections")}
+_LABELS = {
+    "prediction_id": "prediction_id",
+    "label": "label",
+    "event_time": "at",
+    "arrived_at": "arrived_at",
+    "corrections": "corrections",
+}
 _LABELS_FROM = "label WHERE endpoint_id=? ORDER BY arrived_at, prediction_id"
 _NUMBERS = ("v.number", "c.row", "d.number", "c.status", "corrections")
 _SHARES = ("weight", "candidate_weight", "score", "latency_ms")
@@ -261,7 +268,7 @@ class _Views:
         made = {}
         for number, (name, column) in enumerate(columns.items()):
             values = [row[number] for row in rows]
-            if name == "at" or name.endswith("_at"):
+            if name == "event_time" or name.endswith("_at"):
                 times = [None if value is None else from_micros(value) for value in values]
                 made[name] = pyarrow.array(times, pyarrow.timestamp("us", tz="UTC"))
             elif name in _PACKED:
