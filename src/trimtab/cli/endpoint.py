@@ -16,7 +16,12 @@ from trimtab.serve.rollout import resume
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
+    _apply(app)
+    _rollout(app)
+    _rollback(app)
 
+
+def _apply(app: typer.Typer) -> None:
     @app.command("apply")
     def apply(
         override: Annotated[
@@ -42,6 +47,8 @@ def register(app: typer.Typer) -> None:
         emit(answer, as_json, lambda: _show(answer))
         return 0
 
+
+def _rollout(app: typer.Typer) -> None:
     @app.command("rollout")
     def rollout(
         name: Annotated[str, typer.Argument(metavar="ENDPOINT")],
@@ -69,6 +76,8 @@ def register(app: typer.Typer) -> None:
         emit(answer, as_json, lambda: print(answer["message"]))
         return 0
 
+
+def _rollback(app: typer.Typer) -> None:
     @app.command("rollback")
     def rollback(
         name: Annotated[str, typer.Argument(metavar="ENDPOINT")],
