@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from bisect import bisect_right
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.serve.split import BUCKETS, Split, bucket, fingerprint, make_split
+from trimtab.serve.split import BUCKETS, KeyedHash, Split, bucket, fingerprint, make_split
 
 SHARES = st.floats(min_value=0.0, max_value=100.0)
 KEYS = [f"{number:032x}" for number in range(4000)]
@@ -16,8 +17,8 @@ KEYS = [f"{number:032x}" for number in range(4000)]
 @given(st.text(min_size=1, max_size=20), st.text(max_size=40))
 def test_a_key_has_one_bucket(salt: str, key: str) -> None:
     """The same key and salt fall into the same bucket, which exists."""
-    first = bucket(salt.encode(), key)
-    assert first == bucket(salt.encode(), key)
+    first = bucket(KeyedHash(salt.encode()), key)
+    assert first == bucket(KeyedHash(salt.encode()), key)
     assert 0 <= first < BUCKETS
 
 
@@ -72,5 +73,12 @@ def test_promotion_keeps_callers_where_they_are() -> None:
 
 def test_a_fingerprint_hides_its_key() -> None:
     """What is recorded of a sticky key is short, stable and not the key."""
-    assert fingerprint(b"s", "customer-7") == fingerprint(b"s", "customer-7") != fingerprint(b"t", "customer-7")
-    assert "customer" not in fingerprint(b"s", "customer-7")
+    one, two = KeyedHash(b"s"), KeyedHash(b"t")
+    assert fingerprint(one, "customer-7") == fingerprint(one, "customer-7") != fingerprint(two, "customer-7")
+    assert "customer" not in fingerprint(one, "customer-7")
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_keyed_hash_is_hmac(key: bytes, message: bytes) -> None:
+    """It is HMAC-SHA256, for keys shorter and longer than a block."""
+    assert KeyedHash(key).digest(message) == hmac.digest(key, message, "sha256")

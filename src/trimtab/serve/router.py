@@ -8,6 +8,7 @@ seen is on record whatever dies then. It runs as ``python -m trimtab.serve.route
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -20,18 +21,19 @@ from msgspec import Struct
 
 from trimtab.core.clock import parse_time, to_micros, wall_seconds
 from trimtab.core.errors import NotFound, TrimtabError, Unavailable, WrongUse, closest
-from trimtab.core.ids import new_hex
+from trimtab.core.ids import IdMaker
 from trimtab.serve.dispatch import Crashed, Gone, Workers
 from trimtab.serve.door import MAX_BODY, Door, Refusal, check_length, error_body, too_large
 from trimtab.serve.frames import VERSION, CallFrame, calls_folder, encode
 from trimtab.serve.routes import Route, Target, Watcher, load
-from trimtab.serve.serving import run_app
+from trimtab.serve.serving import leave, run_app
 from trimtab.serve.split import Split, fingerprint, make_split
 from trimtab.serve.wire import Broken, Pool, Response, TooSlow, head_of
 from trimtab.store.intake import Buffered
 from trimtab.store.layout import Home
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+_ROWS = re.compile(rb"\r\ntrimtab-rows: (\d+)\r\n")
 _SCORING = re.compile(r"/endpoints/([A-Za-z0-9_.]+)/invocations")
 _HOPS = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
@@ -81,6 +83,20 @@ class Pick(NamedTuple):
     weight: float
     candidate_weight: float
     candidate: bool
+
+
+class _Random:
+    """The system's random bytes, fetched many at a time: a system call for each request would show."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+
+    def __call__(self, count: int) -> bytes:
+        if self._at + count > len(self._bytes):
+            self._bytes, self._at = os.urandom(4096), 0
+        self._at += count
+        return self._bytes[self._at - count : self._at]
 
 
 class _Asked(NamedTuple):
@@ -156,6 +172,7 @@ class Router:
         self._workers = Workers()
         self._control = Pool(settings.control)
         self._calls = Buffered(calls_folder(home.intake))
+        self._ids = IdMaker(random=_Random())
         self._answered = 0
         self._failed = 0
 
@@ -218,7 +235,7 @@ class Router:
 
     async def _asked(self, name: str, headers: Any, body: bytes) -> _Asked:
         plan = self._plan(name)
-        request_id = headers.get("trimtab-request-id") or new_hex()
+        request_id = headers.get("trimtab-request-id") or self._ids.hex()
         if _REQUEST_ID.fullmatch(request_id) is None:
             raise WrongUse(
                 f"{request_id[:60]!r} is not a request id", where="Trimtab-Request-Id", fix="32 lower-case hex digits"
@@ -283,7 +300,7 @@ class Router:
             status=status,
             latency_us=latency,
             rows=rows,
-            key=fingerprint(plan.split.salt, asked.key) if asked.key else "",
+            key=fingerprint(plan.split.hash, asked.key) if asked.key else "",
             request=asked.body,
             response=body,
             named=bool(asked.wanted),
@@ -316,7 +333,8 @@ class Router:
             return _error(504, "Unavailable", text, target, int(timeout * 1e6))
         except Crashed as error:
             return _error(502, "Fault", f"deployment {target.number} of {name}: {error.message}", target)
-        return answer.status, answer.body, latency, int(answer.header("trimtab-rows") or 0)
+        rows = _ROWS.search(answer.head)
+        return answer.status, answer.body, latency, int(rows[1]) if rows else 0
 
     async def _proxy(self, scope: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         path = quote(scope.path, safe="/:@!$&'()*+,;=-._~")
@@ -395,4 +413,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trimtab.core.errors import Unavailable
 from trimtab.core.optional import need
@@ -47,6 +49,17 @@ async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None =
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     await server.serve()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, with what it printed on its way out.
+
+    Taking the interpreter down in order is not safe while granian's threads may still call into it: one that does
+    aborts the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def check_port(host: str, port: int) -> None:

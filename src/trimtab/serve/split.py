@@ -7,43 +7,62 @@ knows neither the salt nor the border cannot choose who answers.
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 BUCKETS = 10_000
+_BLOCK = 64
+
+
+class KeyedHash:
+    """HMAC-SHA256 under one key (RFC 2104), with the key's part worked out once: a third of the cost a message."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digest(self, message: bytes) -> bytes:
+        """Return the 32 bytes for a message."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 class Split(Struct, frozen=True, kw_only=True):
     """How buckets belong to deployments.
 
     Attributes:
-        salt: secret; another one shuffles all keys.
+        hash: under the endpoint's salt, which is secret; another salt shuffles all keys.
         borders: for each deployment with buckets, in order, the bucket behind its last one.
         owners: the position of each border's deployment in the list that the split was made from.
         weights: for each position in that list the probability that a fresh key falls to it.
     """
 
-    salt: bytes
+    hash: KeyedHash
     borders: tuple[int, ...]
     owners: tuple[int, ...]
     weights: tuple[float, ...]
 
     def pick(self, key: str) -> int:
         """Return the position of the deployment that ``key`` falls to; there must be one with a share."""
-        return self.owners[bisect_right(self.borders, bucket(self.salt, key))]
+        return self.owners[bisect_right(self.borders, bucket(self.hash, key))]
 
 
-def bucket(salt: bytes, key: str) -> int:
-    """Return the bucket, 0 to 9,999, of a key: HMAC-SHA256 of the key under the salt, modulo the buckets."""
-    return int.from_bytes(hmac.digest(salt, key.encode(), "sha256")[:8], "big") % BUCKETS
+def bucket(keyed: KeyedHash, key: str) -> int:
+    """Return the bucket, 0 to 9,999, of a key: the first 64 bits of its keyed hash, modulo the buckets."""
+    return int.from_bytes(keyed.digest(key.encode())[:8], "big") % BUCKETS
 
 
-def fingerprint(salt: bytes, key: str) -> str:
+def fingerprint(keyed: KeyedHash, key: str) -> str:
     """Return what stands for a sticky key in records: 16 hex digits that cannot be turned back into it."""
-    return hmac.digest(salt, b"key:" + key.encode(), "sha256")[:8].hex()
+    return keyed.digest(b"key:" + key.encode())[:8].hex()
 
 
 def make_split(salt: str, shares: Sequence[float]) -> Split:
@@ -62,7 +81,7 @@ def make_split(salt: str, shares: Sequence[float]) -> Split:
             borders.append(behind)
             owners.append(position)
     return Split(
-        salt=salt.encode(),
+        hash=KeyedHash(salt.encode()),
         borders=tuple(borders),
         owners=tuple(owners),
         weights=tuple(count / BUCKETS for count in counts),

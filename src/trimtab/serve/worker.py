@@ -22,7 +22,7 @@ from msgspec import Struct
 from trimtab.core.clock import monotonic
 from trimtab.core.errors import BadInput, StepFailed, TrimtabError
 from trimtab.core.nouns import Data
-from trimtab.serve.serving import run_app
+from trimtab.serve.serving import leave, run_app
 from trimtab.train.load import Scorer, load_model
 from trimtab.train.signature import columns_of
 
@@ -288,4 +288,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
