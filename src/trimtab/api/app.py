@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from trimtab import __version__
 from trimtab.api.errors import answer_for
-from trimtab.api.metrics import render
+from trimtab.api.metrics import Counts, render
 from trimtab.api.routes import Routes
 from trimtab.automate.jobs import Jobs
 from trimtab.automate.loop import Loop
 from trimtab.automate.settle import settle
 from trimtab.core.clock import parse_time
-from trimtab.core.errors import BadInput, Conflict, TrimtabError
+from trimtab.core.errors import BadInput, Conflict, Unavailable
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
-from trimtab.monitor.readiness import readiness
+from trimtab.monitor.history import history
+from trimtab.monitor.readiness import judge_readiness, readiness
+from trimtab.monitor.signals import rules
 from trimtab.monitor.watch import Monitors
 from trimtab.serve.labels import accept_labels
 from trimtab.serve.routes import load
@@ -27,8 +30,10 @@ from trimtab.store import facts, live
 from trimtab.store.store import Store
 
 _TICK_S = 0.25
+_PATIENCE_S = 3.0
 _LABELS = 4 * 1024 * 1024
 _SMALL = 64 * 1024
+_MOST_RUNS = 1000
 
 
 class Control:
@@ -37,10 +42,13 @@ class Control:
     Args:
         store: the store.
         project: the project's folder, or an empty string.
+        router: asks the router for its own counts, for the metrics.
     """
 
-    def __init__(self, store: Store, project: str) -> None:
+    def __init__(self, store: Store, project: str, router: Callable[[], Mapping[str, Any]] | None = None) -> None:
         self.store = store
+        self._router = router
+        self._counts = Counts()
         home = store.home
         self.jobs = (
             Jobs(project=Path(project), store=home.root, environment=store.environment, logs=home.logs)
@@ -54,12 +62,20 @@ class Control:
         self.problem: Data = {}
 
     def health(self) -> Data:
-        """Answer when the ledger and the routes do."""
+        """Answer when the ledger does and routes are published; ``problem`` says what settling stumbled over last.
+
+        Raises:
+            Unavailable: no routes are published.
+        """
         table = load(self.store.home.routes)
+        if table is None:
+            raise Unavailable("no routes are published", fix="start the server again; see its log")
         return {
             "status": "ok",
-            "clock": {"mode": self.store.clock_mode(), "now": self.store.now().isoformat()},
-            "routes": table.epoch if table else 0,
+            "version": __version__,
+            "environment": self.store.environment,
+            "clock": self.clock(),
+            "routes": table.epoch,
             "problem": self.problem,
         }
 
@@ -111,22 +127,30 @@ class Control:
             "epoch": found.epoch,
             "deployments": deployments,
             "rollouts": [msgspec.to_builtins(one) for one in live.list_rollouts(ledger, found.id)],
+            "automations": [one.automation.name for one in rules(ledger) if one.endpoint == name],
             "watches": self.monitors.verdicts(now, name),
+            "months": [one.as_data() for one in history(ledger, found.id)],
         }
 
-    def runs(self, kind: str = "", name: str = "", limit: int = 100) -> Data:
-        """List runs, newest first."""
-        limit = min(max(limit, 1), 1000)
-        return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, limit=limit)}
+    def runs(self, kind: str = "", name: str = "", state: str = "", limit: int = 100) -> Data:
+        """List runs, newest first.
+
+        Raises:
+            BadInput: the limit is out of range.
+        """
+        if not 1 <= limit <= _MOST_RUNS:
+            raise BadInput(f"limit={limit} is out of range", where="limit", fix=f"1 to {_MOST_RUNS}")
+        return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, state=state, limit=limit)}
 
     def versions(self, name: str) -> Data:
         """List the versions of an asset."""
         facts.resolve(self.store.ledger, name)
         return {"versions": facts.list_versions(self.store.ledger, name)}
 
-    def alarms(self) -> Data:
-        """List alarms, oldest first."""
-        return {"alarms": live.list_alarms(self.store.ledger)}
+    def alarms(self, endpoint: str = "") -> Data:
+        """List alarms, of one endpoint or of all, oldest first."""
+        ledger = self.store.ledger
+        return {"alarms": live.list_alarms(ledger, live.need_endpoint(ledger, endpoint).id if endpoint else "")}
 
     def firings(self) -> Data:
         """List what automations did, oldest first."""
@@ -137,39 +161,46 @@ class Control:
         return {"verdicts": facts.verdicts_of(self.store.ledger, subject)}
 
     def readiness(self) -> Data:
-        """Say for each endpoint whether collection, alarm and retraining rules are there (R71)."""
-        return {"endpoints": readiness(self.store.ledger)}
+        """Say for each endpoint whether collection, alarm and retraining rules are there; missing ones fail (R71)."""
+        ledger, now = self.store.ledger, self.store.now()
+        return {"endpoints": readiness(ledger), "verdicts": judge_readiness(ledger, now)}
+
+    def metrics(self) -> str:
+        """Return Prometheus text."""
+        return render(self.store, self._counts, self._router)
 
     def tick(self) -> None:
-        """Settle what is due, until the server ends; simulated time settles only when it is moved."""
+        """Settle what is due, until the server ends; simulated time settles only when it is moved.
+
+        What goes wrong is told by ``health`` and on standard error, and the next tick tries again.
+        """
         while not self._stop.wait(_TICK_S):
             try:
-                with self._turn:
-                    self._once()
+                if self.store.clock_mode() == "real":
+                    with self._turn:
+                        settle(self.store, self.loop, self.monitors, self.store.now(), wait=False)
                 self.problem = {}
-            except TrimtabError as error:
-                self.problem = error.as_data()
-
-    def _once(self) -> None:
-        now = self.store.now()
-        if self.store.clock_mode() == "simulated":
-            return
-        settle(self.store, self.loop, self.monitors, now, wait=False)
+            except Exception as error:
+                # A thread that died here would leave a server that looks well and does nothing.
+                if not self._stop.is_set():
+                    self.problem = answer_for(error, "settling")[1]["error"]
 
     def close(self) -> None:
         """End what was started."""
         self._stop.set()
         if self.jobs is not None:
             self.jobs.close()
+        # Who waits for a deployment may hold the turn for long; what it has not committed is carried on later.
+        self._turn.acquire(timeout=_PATIENCE_S)
         self.store.close()
 
 
 def routes_of(control: Control) -> Routes:
     """Return every address of the control process, each with its permission."""
-    text = need("litestar").Response
+    response = need("litestar").Response
 
     def metrics() -> Any:
-        return text(render(control.store), media_type="text/plain; version=0.0.4")
+        return response(control.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def read_body(data: bytes) -> Any:
         try:

@@ -1,7 +1,6 @@
 """Retraining runs as child processes: an argv list, its report as JSON, and nothing that a kill could lose.
 
-A child that outlives a killed parent does no harm: the parent starts the same command again, which waits for the
-claims of the first one and then reuses what it made.
+A child dies with its parent. The parent starts the same command again, which reuses what the first one finished.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from trimtab.core.clock import monotonic
 from trimtab.core.errors import Unavailable
 from trimtab.core.ids import new_hex
 from trimtab.core.nouns import Data
+from trimtab.serve.child import command as tied
 
 PATIENCE_S = 3600.0
 
@@ -47,7 +47,7 @@ class _Child:
         self.started = monotonic()
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                list(argv), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                tied(list(argv)), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
 
     def outcome(self) -> Outcome:
@@ -90,6 +90,7 @@ class Jobs:
         self._logs = logs
         self._command = tuple(command)
         self._children: dict[str, _Child] = {}
+        self.closing = False
 
     def run(self, key: str, asset: str, *, actor: str) -> None:
         """Start ``trimtab run ASSET`` for ``key``, unless this process has started it already."""
@@ -106,9 +107,11 @@ class Jobs:
             patience_s: the longest (real) time that a run may take.
 
         Raises:
-            Unavailable: the run took longer and was ended.
+            Unavailable: the run took longer and was ended, or the server is ending.
         """
-        child = self._children[key]
+        child = self._children.get(key)
+        if child is None or self.closing:
+            raise Unavailable("the server is ending", fix="ask again when it is up; the run is carried on")
         left = patience_s - (monotonic() - child.started)
         try:
             child.process.wait(max(0.0, left) if wait else 0.0)
@@ -121,6 +124,9 @@ class Jobs:
                 where=str(child.err),
                 fix="look at its log; run the asset by hand",
             ) from error
+        if self.closing:
+            # It was this process that ended the run, so how it ended says nothing about it.
+            raise Unavailable("the server is ending", fix="ask again when it is up; the run is carried on")
         return child.outcome()
 
     def forget(self, key: str) -> None:
@@ -129,6 +135,7 @@ class Jobs:
 
     def close(self) -> None:
         """End every run that still goes on; what its steps have finished is kept."""
+        self.closing = True
         for key in list(self._children):
             self._end(key)
 

@@ -1,4 +1,9 @@
-"""Settling: do all that is due at a moment of event time, until nothing is left to do."""
+"""Settling: do all that is due at a moment of event time, until nothing is left to do.
+
+What is decided depends on what had happened by then, in the order of event time, and on nothing else: each part is a
+transaction of its own and finds by itself what is left for it, so a settling that was cut short is carried on by the
+next one and comes to the same end.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +20,13 @@ from trimtab.serve.rollout import advance
 from trimtab.store import live
 from trimtab.store.store import Store
 
-_READY_S = 180.0
+READY_S = 180.0
 _POLL_S = 0.02
 
 
-def settle(store: Store, loop: Loop, monitors: Monitors, now: datetime, *, wait: bool) -> Data:
+def settle(
+    store: Store, loop: Loop, monitors: Monitors, now: datetime, *, wait: bool, patience_s: float = READY_S
+) -> Data:
     """Take in calls and labels, look, act and advance rollouts, until nothing moves.
 
     Args:
@@ -27,26 +34,35 @@ def settle(store: Store, loop: Loop, monitors: Monitors, now: datetime, *, wait:
         loop: its automations.
         monitors: its watches.
         now: event time; nothing later counts.
-        wait: for retraining runs and for deployments to become ready.
+        wait: for retraining runs and for deployments to become ready; else the next settling goes on.
+        patience_s: the longest (real) time to wait for deployments.
+
+    Returns:
+        ``{"calls", "labels", "alarms", "firings", "decisions", "waiting"}``: how much was taken in, how many alarms
+        and firings there were, what was decided about rollouts, and the deployments that are not ready yet.
 
     Raises:
-        Unavailable: a deployment does not become ready.
+        Unavailable: a deployment does not become ready, or the server is ending.
     """
-    done: Data = {"calls": 0, "alarms": 0, "firings": 0, "decisions": []}
+    done: Data = {"calls": 0, "labels": 0, "alarms": 0, "firings": 0, "decisions": []}
+    deadline = monotonic() + patience_s
     while True:
         done["calls"] += collect(store)
         ticked = monitors.tick(now)
         fired = loop.fire(now)
-        moved = loop.step(now, wait=wait)
+        ended = loop.step(now, wait=wait)
         decisions = advance(store, now)
+        done["labels"] += ticked.labels
         done["alarms"] += len(ticked.alarms)
         done["firings"] += len(fired)
         done["decisions"] += decisions
-        if ticked.moved or fired or moved or decisions:
+        if ticked.moved or fired or ended or decisions:
+            deadline = monotonic() + patience_s
             continue
-        if not (wait and _starting(store)):
-            return done
-        _until_ready(store)
+        pending = _starting(store)
+        if not (wait and pending):
+            return {**done, "waiting": pending}
+        _wait(store, deadline, pending)
 
 
 def _starting(store: Store) -> list[str]:
@@ -59,12 +75,19 @@ def _starting(store: Store) -> list[str]:
     return found
 
 
-def _until_ready(store: Store) -> None:
-    deadline = monotonic() + _READY_S
+def _wait(store: Store, deadline: float, pending: list[str]) -> None:
+    """Wait until one of the deployments is no longer starting.
+
+    Raises:
+        Unavailable: that takes too long.
+    """
     while True:
-        states = [live.get_deployment(store.ledger, one).state for one in _starting(store)]
-        if not states or any(state in ("ready", "failed") for state in states):
+        time.sleep(_POLL_S)
+        if any(live.get_deployment(store.ledger, one).state != "starting" for one in pending):
             return
         if monotonic() > deadline:
-            raise Unavailable(f"a deployment is not ready after {_READY_S:g} s", fix="see trimtab show and the logs")
-        time.sleep(_POLL_S)
+            raise Unavailable(
+                f"{len(pending)} deployment(s) are not ready in time: {', '.join(pending)}",
+                where=pending[0],
+                fix="see that `trimtab up` runs, and the worker's log in .trimtab/logs",
+            )

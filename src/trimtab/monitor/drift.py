@@ -23,8 +23,8 @@ from trimtab.monitor.budget import budget_of, exposure, is_due
 from trimtab.store.blobs import Blobs
 
 PREDICTION = "prediction"
-WINDOW = 1000
-"""Distances are shown over the newest one to two thousand rows: enough for them to mean something."""
+WINDOW = 100
+"""Distances are shown over the newest looks that have so many rows together: fewer would be all noise."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class DriftWatch(Struct, frozen=True, kw_only=True):
         since: event time of the start or last restart, in microseconds.
         looked: event time of the last look, or of the start.
         carry: rows counted since the last look.
-        recent: two windows, the newest last; distances are told from them.
+        recent: rows of the looks before the newest ones, and of the newest ones; distances are told from them.
         alarms: how often this watch raised an alarm against this reference.
     """
 
@@ -160,7 +160,8 @@ class DriftMonitor:
 
     def evidence(self, state: DriftWatch, now: datetime) -> Data:
         """Return the numbers behind a verdict, and what they mean."""
-        seen = state.recent[0].plus(state.recent[1])
+        older, newer = state.recent
+        seen = newer if newer.rows >= WINDOW else older.plus(newer)
         findings = self._process.findings(state.process) if state.process.batches else []
         return {
             "signal": "drift",

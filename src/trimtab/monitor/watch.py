@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from trimtab.core.clock import from_micros, to_micros
+from trimtab.core.clock import to_micros
 from trimtab.core.errors import Conflict, TrimtabError
-from trimtab.core.nouns import Check, Data, Endpoint, Verdict, Version
+from trimtab.core.nouns import Check, Data, Verdict, Version
 from trimtab.monitor.answers import STREAM, Answered, Chunk, read_answers
 from trimtab.monitor.drift import DriftMonitor, DriftWatch, references_of
 from trimtab.monitor.performance import PerformanceMonitor, PerformanceWatch
 from trimtab.monitor.signals import EVER, Labelled, Watch, champion, judge_row, watches
 from trimtab.store import calls, facts, live
-from trimtab.store.ledger import Reader, Tx
+from trimtab.store.ledger import Tx
 from trimtab.store.live import Alarm
 from trimtab.store.store import Store
 
@@ -111,19 +111,14 @@ class Monitors:
             found.append(Active(watch=watch, version=version, monitor=monitor))
         return found
 
-    def restart(self, tx: Tx, endpoint: Endpoint, at: datetime) -> None:
-        """Let every watch of an endpoint start anew, as after a retraining was decided."""
-        for one in self.active(at):
-            if one.watch.endpoint.id == endpoint.id:
-                state = one.monitor.load(live.get_state(tx, one.watch.key), at)
-                live.put_state(tx, one.watch.key, _plain(one.monitor.start(at, state.alarms)))
+    def of_endpoint(self, name: str, now: datetime) -> list[Active]:
+        """Return the watches of one endpoint that can work."""
+        return [one for one in self.active(now) if one.watch.endpoint.name == name]
 
     def verdicts(self, now: datetime, endpoint: str = "") -> list[Data]:
         """Return what each watch says now, without a look: for people, pages and the API."""
         told = []
-        for one in self.active(now):
-            if endpoint and one.watch.endpoint.name != endpoint:
-                continue
+        for one in self.of_endpoint(endpoint, now) if endpoint else self.active(now):
             state = one.monitor.load(live.get_state(self._store.ledger, one.watch.key), now)
             verdict = one.monitor.verdict(state, now)
             told.append(
@@ -214,6 +209,19 @@ class Monitors:
         return [judge_row(ledger, row) for row in fresh], LabelCursor(high=high, seen=tuple(seen))
 
 
+def restart(tx: Tx, watched: Iterable[Active], at: datetime) -> None:
+    """Let watches start anew, as after a retraining was decided.
+
+    Args:
+        tx: the transaction that holds the decision.
+        watched: from ``Monitors.of_endpoint``, read before the transaction.
+        at: event time.
+    """
+    for one in watched:
+        state = one.monitor.load(live.get_state(tx, one.watch.key), at)
+        live.put_state(tx, one.watch.key, _plain(one.monitor.start(at, state.alarms)))
+
+
 def build(store: Store, check: Check, version: Version) -> AnyMonitor:
     """Return the monitor of a check for a champion.
 
@@ -278,9 +286,3 @@ def _mark(prediction_id: str) -> bytes:
 def _plain(state: AnyState) -> Data:
     plain: Data = msgspec.to_builtins(state)
     return plain
-
-
-def last_look(reader: Reader, watch: Watch) -> datetime | None:
-    """Return the event time of a watch's last look (or start), if it has begun."""
-    kept = live.get_state(reader, watch.key)
-    return from_micros(kept["looked"]) if kept else None
