@@ -197,27 +197,9 @@ class Control:
 
 def routes_of(control: Control) -> Routes:
     """Return every address of the control process, each with its permission."""
-    response = need("litestar").Response
-
-    def metrics() -> Any:
-        return response(control.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    def read_body(data: bytes) -> Any:
-        try:
-            return msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
-            raise BadInput(f"the body is not JSON: {error}", where="$", fix="send JSON") from error
-
-    def advance(body: bytes) -> Data:
-        return control.advance(read_body(body))
-
-    def labels(name: str, body: bytes) -> Data:
-        return control.labels(name, read_body(body))
-
     routes = Routes()
     reading: list[tuple[str, Callable[..., Any]]] = [
         ("/clock", control.clock),
-        ("/metrics", metrics),
         ("/api/v1/endpoints", control.endpoints),
         ("/api/v1/endpoints/{name:str}", control.endpoint),
         ("/api/v1/runs", control.runs),
@@ -230,8 +212,9 @@ def routes_of(control: Control) -> Routes:
     routes.add("GET", "/health", control.health, permission="health")
     for path, handler in reading:
         routes.add("GET", path, handler, permission="read")
-    routes.add("POST", "/clock", advance, permission="operate", limit=_SMALL)
-    routes.add("POST", "/endpoints/{name:str}/labels", labels, permission="label", limit=_LABELS)
+    routes.add("GET", "/metrics", control.metrics, permission="read", media="text/plain; version=0.0.4")
+    routes.add("POST", "/clock", control.advance, permission="operate", limit=_SMALL)
+    routes.add("POST", "/endpoints/{name:str}/labels", control.labels, permission="label", limit=_LABELS)
     return routes
 
 
