@@ -55,7 +55,7 @@ def judge_beats(check: Check, found: Interval, *, at: datetime, subject: str, fa
     return _verdict(check, "pass" if good else "fail", reason, evidence, at, subject)
 
 
-def first_of_its_kind(check: Check, *, at: datetime, subject: str) -> Verdict:
+def no_champion(check: Check, *, at: datetime, subject: str) -> Verdict:
     """Return the verdict where there is no champion to beat."""
     return _verdict(check, "pass", "there is no champion yet", {"champion": None}, at, subject)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtab.check import intervals, scores
 from trimtab.core.errors import BadInput, WrongUse
+from trimtab.core.metric import metric
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
 
@@ -15,7 +16,12 @@ METRICS_OF = {
     "multiclass": ("accuracy", "log_loss"),
     "regression": ("rmse", "mae", "r2"),
 }
-_CLASSES = frozenset({"accuracy", "error_rate"})
+RISKS_OF = {
+    "binary": ("brier", "error_rate", "log_loss"),
+    "multiclass": ("error_rate", "log_loss"),
+    "regression": ("mae",),
+}
+_OF_CLASSES = frozenset({"accuracy", "error_rate"})
 
 
 class Answers:
@@ -32,34 +38,43 @@ class Answers:
         self._truth = list(truth)
         self._predictions = output["predictions"]
         self._scores = output["scores"]
-        self._classes = list(meta.get("classes") or ())
         self._positive = meta.get("positive")
+        self._codes = {value: code for code, value in enumerate(meta.get("classes") or ())}
 
-    def labels(self, metric: str) -> Any:
-        """Return the truth as ``metric`` takes it: 0 and 1 for a binary probability, codes for classes."""
+    def labels(self) -> Any:
+        """Return the truth: numbers, 1 for the positive class, or codes of classes (-1: the model knows it not)."""
         np = need("numpy")
         if self.task == "regression":
             return np.asarray(self._truth, dtype="float64")
-        if self.task == "binary":
-            return np.asarray([1.0 if value == self._positive else 0.0 for value in self._truth])
-        codes = {value: index for index, value in enumerate(self._classes)}
-        return np.asarray([codes.get(value, -1) for value in self._truth])
+        return self._coded(self._truth, unknown=-1)
 
     def values(self, metric: str) -> Any:
-        """Return what the model said as ``metric`` takes it.
+        """Return what the model said as ``metric`` takes it: classes, probabilities or numbers.
 
         Raises:
             WrongUse: the metric needs probabilities and the model gives none.
         """
-        np = need("numpy")
-        if metric in _CLASSES:
-            if self.task == "binary":
-                return np.asarray([1.0 if value == self._positive else 0.0 for value in self._predictions])
-            codes = {value: index for index, value in enumerate(self._classes)}
-            return np.asarray([codes.get(value, -2) for value in self._predictions])
+        if metric in _OF_CLASSES and self.task != "regression":
+            return self._coded(self._predictions, unknown=-2)
         if self._scores is None:
             raise WrongUse(f"{metric} needs probabilities, and the model gives none", fix="use accuracy")
-        return np.asarray(self._scores, dtype="float64")
+        return need("numpy").asarray(self._scores, dtype="float64")
+
+    def _coded(self, values: Sequence[Any], *, unknown: int) -> Any:
+        np = need("numpy")
+        if self.task == "binary":
+            return np.asarray([1.0 if value == self._positive else 0.0 for value in values])
+        return np.asarray([self._codes.get(value, unknown) for value in values])
+
+
+def metric_on(name: str, answers: Answers) -> float:
+    """Return a metric.
+
+    Raises:
+        BadInput: it is not defined on these rows.
+        WrongUse: it is not defined for this task, or for what the model answers.
+    """
+    return float(scores.score(name, answers.labels(), _said(name, answers)))
 
 
 def metrics_on(answers: Answers) -> dict[str, float]:
@@ -67,7 +82,7 @@ def metrics_on(answers: Answers) -> dict[str, float]:
     found = {}
     for name in METRICS_OF[answers.task]:
         try:
-            found[name] = float(scores.score(name, answers.labels(name), answers.values(name)))
+            found[name] = metric_on(name, answers)
         except (BadInput, WrongUse):
             continue
     return found
@@ -75,36 +90,43 @@ def metrics_on(answers: Answers) -> dict[str, float]:
 
 def risk_on(answers: Answers) -> Data:
     """Return mean, variance and count of row losses: what live performance is compared with."""
-    names = {"binary": ("brier", "error_rate", "log_loss"), "multiclass": ("error_rate",), "regression": ("mae",)}
     risk: Data = {}
-    for name in names[answers.task]:
+    for name in RISKS_OF[answers.task]:
         try:
-            losses = scores.row_losses(name, answers.labels(name), answers.values(name))
+            losses = scores.row_losses(name, answers.labels(), answers.values(name))
         except (BadInput, WrongUse):
             continue
-        if len(losses):
-            risk[name] = {
-                "mean": float(losses.mean()),
-                "variance": float(losses.var(ddof=1)) if len(losses) > 1 else 0.0,
-                "n": len(losses),
-            }
+        risk[name] = {
+            "mean": float(losses.mean()),
+            "variance": float(losses.var(ddof=1)) if len(losses) > 1 else 0.0,
+            "n": len(losses),
+        }
     return risk
 
 
 def value_interval(name: str, answers: Answers, groups: Sequence[Any] | None, level: float) -> intervals.Interval:
-    """Return a metric with its interval."""
-    return intervals.metric_interval(name, answers.labels(name), answers.values(name), level=level, groups=groups)
+    """Return a metric with its interval; errors as in ``metric_on``."""
+    return intervals.metric_interval(name, answers.labels(), _said(name, answers), level=level, groups=groups)
 
 
 def difference(
     name: str, candidate: Answers, champion: Answers, groups: Sequence[Any] | None, level: float
 ) -> intervals.Interval:
-    """Return metric(candidate) - metric(champion) on the same rows, with its interval."""
+    """Return metric(candidate) - metric(champion) on the same rows, with its interval; errors as in ``metric_on``."""
     return intervals.paired_difference(
         name,
-        candidate.labels(name),
-        candidate.values(name),
-        champion.values(name),
+        candidate.labels(),
+        _said(name, candidate),
+        _said(name, champion),
         level=level,
         groups=groups,
     )
+
+
+def _said(name: str, answers: Answers) -> Any:
+    task = metric(name).task
+    if task not in ("any", answers.task) or (answers.task == "regression" and name in _OF_CLASSES | {"log_loss"}):
+        raise WrongUse(
+            f"{name} is no metric of a {answers.task} model", fix=f"one of {', '.join(METRICS_OF[answers.task])}"
+        )
+    return answers.values(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,44 +17,57 @@ from trimtab.core.optional import need
 from trimtab.train.predictor import Predictor
 
 _TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.")
+_FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def dump(model: Any, snapshot_modules: frozenset[str]) -> tuple[bytes, Data]:
+def dump(model: Any, modules: frozenset[str]) -> tuple[bytes, Data]:
     """Return a model's bytes and ``{"format", "trusted", "note"}``.
+
+    Estimators are kept by skops; classes of scikit-learn, numpy, scipy and Python that skops asks about are
+    trusted and named in ``trusted``. What holds anything else is kept by pickle, and ``note`` says why.
 
     Args:
         model: a fitted estimator or a Predictor.
-        snapshot_modules: first-party modules; a Predictor's class must live in one, so that it can be read
-            again from the snapshot.
+        modules: the project's own modules; a Predictor's class must live in one, so that it can be read again
+            from the snapshot.
 
     Raises:
         StepFailed: it cannot be packed.
     """
     if isinstance(model, Predictor):
-        return _pickled(model, snapshot_modules, "a tt.Predictor is kept by pickle")
+        return _pickled(model, modules, "a tt.Predictor is kept by pickle")
     skops: Any = need("skops.io")
     try:
         content = skops.dumps(model)
         unknown = skops.get_untrusted_types(data=content)
-    except Exception as error:
-        return _pickled(model, snapshot_modules, f"skops cannot keep it: {error}")
-    foreign = [name for name in unknown if not name.startswith(_TRUSTED)]
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        return _pickled(model, modules, f"skops cannot keep it: {error}")
+    foreign = [name for name in unknown if not _is_harmless(name)]
     if foreign:
-        return _pickled(model, snapshot_modules, f"skops does not know {', '.join(foreign[:5])}")
+        return _pickled(model, modules, f"skops does not know {', '.join(foreign[:5])}")
     return _same_every_time(content), {"format": "skops", "trusted": sorted(unknown), "note": ""}
 
 
+def _is_harmless(name: str) -> bool:
+    """Say whether what ``name`` names only computes: a class of a known library, not a function that may read files."""
+    if not name.startswith(_TRUSTED):
+        return False
+    module, _, attribute = name.rpartition(".")
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) or type(found).__name__ == "ufunc" or name.startswith(_FUNCTIONS)
+
+
 def _pickled(model: Any, modules: frozenset[str], note: str) -> tuple[bytes, Data]:
-    home = type(model).__module__
-    if isinstance(model, Predictor) and home not in modules:
+    home, name = type(model).__module__, type(model).__qualname__
+    if home == "__main__" or (isinstance(model, Predictor) and home not in modules):
         raise StepFailed(
-            f"the class {type(model).__qualname__} lives in {home!r}, which is not a module of the project",
-            fix="define the Predictor's class in a module of the project, at its top level",
+            f"the class {name} lives in {home!r}, which is not a module of the project",
+            fix="define it in a module of the project, at its top level",
         )
     try:
         return pickle.dumps(model, protocol=5), {"format": "pickle", "trusted": [], "note": note}
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise StepFailed(
             f"the model cannot be packed: {error}", fix="keep only data in it, and its class at a module's top level"
         ) from error

@@ -8,13 +8,14 @@ from trimtab.core.declare import Declaration
 from trimtab.core.nouns import Data
 from trimtab.pipeline.files import FileDigests
 from trimtab.pipeline.kinds import StepContext, StepResult
-from trimtab.train.fit import gate_model, make_model
+from trimtab.train.candidate import make_model
+from trimtab.train.judge import champion_of, gate_model
 
 
 class ModelStep:
-    """``make`` fits and packages a candidate; ``gate`` judges it on rows that it never saw."""
+    """``make`` fits and packages a candidate; ``gate`` judges it on rows that it never saw, and may refit it."""
 
-    ops = ("make", "gate")
+    ops: tuple[str, ...] = ("make", "gate")
 
     def fingerprint(self, declaration: Declaration, project_root: Path, digests: FileDigests) -> Data:
         """Return nothing: a model depends on its code, inputs, params and seed only."""
@@ -24,8 +25,8 @@ class ModelStep:
         """Return the champions that the gate compares with."""
         if op != "gate":
             return []
-        named = [check.params["champion"] for check in declaration.checks if check.kind == "beats"]
-        return list(dict.fromkeys(name or f"{declaration.name}@champion" for name in named))
+        checks = [check for check in declaration.checks if check.kind == "beats"]
+        return list(dict.fromkeys(champion_of(declaration, check) for check in checks))
 
     def run(self, context: StepContext) -> StepResult:
         """Fit, or judge."""
