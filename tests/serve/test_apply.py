@@ -206,6 +206,15 @@ def test_a_regression_is_not_judged_by_wrong_outcomes(store: Store) -> None:
         apply_live(store, declared(rollout=rollout))
 
 
+def test_an_endpoint_takes_versions_of_what_it_serves(store: Store) -> None:
+    """Another model's version does not go live by mistake."""
+    make_version(store)
+    apply_live(store, declared(), wait=False)
+    other = make_version(store, name="curve")
+    with pytest.raises(WrongUse, match="serves line, and curve:1 is a model"):
+        roll_out(store, "api", other.ref)
+
+
 def test_rolling_out_what_is_under_way_changes_nothing(store: Store) -> None:
     """The same version twice is one rollout."""
     version = make_version(store)

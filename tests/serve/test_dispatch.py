@@ -22,6 +22,7 @@ class FakeWorker:
         self.path = path
         self.asked = 0
         self.deaths = 0
+        self.hangs_up = 0
         self.quit_idle = False
         self._server: asyncio.Server | None = None
 
@@ -35,7 +36,6 @@ class FakeWorker:
         if self._server is not None:
             self._server.close()
             self._server = None
-            self.path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -44,6 +44,9 @@ class FakeWorker:
             except (asyncio.IncompleteReadError, ConnectionError):
                 break
             self.asked += 1
+            if self.hangs_up:
+                self.hangs_up -= 1
+                break
             if self.deaths:
                 self.deaths -= 1
                 self.die()
@@ -115,6 +118,17 @@ def test_a_request_that_kills_twice_is_given_up(tmp_path: Path) -> None:
         await fake.start()
         with pytest.raises(Crashed, match="2 times"):
             await asked
+
+    _run(tmp_path, work)
+
+
+def test_a_dying_worker_counts_once(tmp_path: Path) -> None:
+    """A worker that takes and drops connections while it dies is one death, however often it is asked."""
+
+    async def work(fake: FakeWorker, workers: Workers) -> None:
+        fake.hangs_up = 3
+        await fake.start()
+        assert await _ask(workers, fake) == b"ok" and fake.asked == 4
 
     _run(tmp_path, work)
 

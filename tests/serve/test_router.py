@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,21 @@ def test_a_token_guards_everything_but_health(store: Store) -> None:
     _run(store, work, token="secret")
 
 
+def test_a_fault_of_the_router_has_the_shape_of_every_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever breaks inside, the caller gets JSON and the log gets the trace."""
+    _rolling(store)
+
+    async def work(ask: Asked) -> None:
+        monkeypatch.setattr("trimtab.serve.router.pick", lambda *_: 1 / 0)
+        status, body = await ask.score()
+        assert status == 500 and body["error"]["type"] == "Fault" and "ZeroDivisionError" in body["error"]["message"]
+
+    _run(store, work)
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_new_table_counts_for_the_next_request(store: Store) -> None:
     """Traffic that was moved and published is moved for every request that comes afterwards."""
     endpoint, one, two = _rolling(store)
@@ -382,4 +398,10 @@ def test_a_row_goes_through_real_processes(up: Up) -> None:
     assert up.score({"x": "q", "c": "a"}).status_code == 422
     poison = up.score({"x": 666, "c": "a"})
     assert poison.status_code == 502 and "died 2 times" in poison.text
+    with socket.create_connection(("127.0.0.1", up.port)) as cut_off:
+        head = f"POST /endpoints/api/invocations HTTP/1.1\r\nhost: 127.0.0.1:{up.port}\r\ncontent-length: 90\r\n\r\n"
+        cut_off.sendall(head.encode() + b'{"rows": ')
     assert up.score().status_code == 200
+    assert "Traceback" not in (up.root / "logs" / "router.log").read_text()
+    with open_store(up.root) as store:
+        assert sum(frame.request == b'{"rows": ' for frame in frames_of(store)) == 0

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,15 @@ def test_a_deployment_that_kills_its_worker_again_and_again_fails(root: Path) ->
         answer = up.score()
         assert answer.status_code == 503 and "failed" in answer.json()["error"]["message"]
         assert time.monotonic() - begun < 1.0
+
+
+def test_traffic_that_was_committed_and_not_published_is_published(up: Up, root: Path) -> None:
+    """A writer that dies between the two leaves nothing behind: the supervisor stands in."""
+    with open_store(root) as store:
+        (endpoint,) = live.list_endpoints(store.ledger)
+        act = partial(live.set_traffic, endpoint_id=endpoint.id, traffic={}, expect_epoch=endpoint.epoch)
+        store.ledger.write(act, what="traffic")
+    wait_for(lambda: up.score().status_code == 503, "the routes", up.logs)
 
 
 def test_a_named_program_that_cannot_start_ends_everything(store: Store) -> None:

@@ -267,7 +267,7 @@ def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: st
     Raises:
         NotFound: there is no such endpoint or version.
         Refused: the version has no passed gate (R16) and no override was given.
-        WrongUse: the endpoint's plan cannot judge such a version.
+        WrongUse: the version is not of what the endpoint serves, or its plan cannot judge it.
     """
     now = store.now()
 
@@ -284,7 +284,7 @@ def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: st
                 where=version.ref,
                 fix="pass its gate, or give --override REASON, which is recorded",
             )
-        _check_plan(endpoint, version)
+        _check_fits(endpoint, version)
         if not report["passed"]:
             _record(tx, "override", endpoint_name, now, version, {"reason": override, "overridden": report["reason"]})
         runtime = {"threads": int(endpoint.spec.get("threads") or 1), "validation": report, "override": override}
@@ -300,7 +300,14 @@ def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: st
     return rollout_id
 
 
-def _check_plan(endpoint: Endpoint, version: Version) -> None:
+def _check_fits(endpoint: Endpoint, version: Version) -> None:
+    serves = endpoint.spec.get("serves")
+    if version.kind != "model" or version.asset != serves:
+        raise WrongUse(
+            f"{endpoint.name} serves {serves}, and {version.ref} is a {version.kind}",
+            where=endpoint.name,
+            fix=f"give a version of {serves}, or declare another serves= and apply it",
+        )
     for check in judged(endpoint.spec["rollout"]):
         if check.kind == "outcome" and version.meta.get("task") == "regression":
             raise WrongUse(

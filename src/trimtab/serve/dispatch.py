@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from trimtab.core.clock import monotonic
 from trimtab.core.errors import Fault, Unavailable
@@ -60,7 +61,7 @@ class Workers:
             Gone: it is not this deployment any more that should answer.
         """
         deadline = monotonic() + timeout
-        pool, crashes, pause, suspect = self.pool(socket), 0, _FIRST_PAUSE, False
+        pool, deaths, pause, suspect = self.pool(socket), _Deaths(socket), _FIRST_PAUSE, False
         while True:
             begun = monotonic()
             left = deadline - begun
@@ -70,18 +71,40 @@ class Workers:
                 answer = await pool.request(head, body, timeout=left)
             except CannotConnect:
                 # A used connection that ended is a crash only if the worker is gone, not if it was closed idle.
-                crashes += suspect
+                if suspect:
+                    deaths.note()
                 suspect = False
-                if crashes < CRASHES:
-                    await asyncio.sleep(min(pause, left))
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                    if not wanted():
-                        raise Gone("it is another deployment's turn now", where=socket) from None
             except Broken as error:
                 pool.drop_idle()
                 suspect = error.reused
-                crashes += not suspect
+                if error.reused:
+                    continue
+                deaths.note()
             else:
                 return answer, int((monotonic() - begun) * 1e6)
-            if crashes >= CRASHES:
-                raise Crashed(f"the worker died {crashes} times with this request at work", where=socket)
+            if deaths.count >= CRASHES:
+                raise Crashed(f"the worker died {deaths.count} times with this request at work", where=socket)
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            if not wanted():
+                raise Gone("it is another deployment's turn now", where=socket)
+
+
+class _Deaths:
+    """Counts the workers that died under a request: a dying one may still take a connection and drop it again."""
+
+    def __init__(self, socket: str) -> None:
+        self.count = 0
+        self._socket = socket
+        self._last: tuple[int, int] | None = None
+
+    def note(self) -> None:
+        """Count the death of the worker whose socket lies there now; each worker makes a socket of its own."""
+        try:
+            stat = Path(self._socket).stat()
+        except OSError:
+            self.count += 1
+            return
+        mark = (stat.st_ino, stat.st_ctime_ns)
+        self.count += mark != self._last
+        self._last = mark

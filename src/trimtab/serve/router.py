@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,9 @@ import msgspec
 from msgspec import Struct
 
 from trimtab.core.clock import parse_time, to_micros, wall_seconds
-from trimtab.core.errors import NotFound, TrimtabError, Unavailable, WrongUse, closest
+from trimtab.core.errors import Fault, NotFound, TrimtabError, Unavailable, WrongUse, closest
 from trimtab.core.ids import IdMaker
+from trimtab.core.optional import need
 from trimtab.serve.dispatch import Crashed, Gone, Workers
 from trimtab.serve.door import MAX_BODY, Door, Refusal, check_length, error_body, too_large
 from trimtab.serve.frames import VERSION, CallFrame, calls_folder, encode
@@ -172,6 +174,7 @@ class Router:
         self._workers = Workers()
         self._control = Pool(settings.control)
         self._calls = Buffered(calls_folder(home.intake))
+        self._client_gone: type[Exception] = need("granian.rsgi").ProtocolClosed
         self._ids = IdMaker(random=_Random())
         self._answered = 0
         self._failed = 0
@@ -186,6 +189,13 @@ class Router:
             # Only what the client caused, or can wait for, is raised up to here.
             status = 404 if isinstance(error, NotFound) else 400 if isinstance(error, WrongUse) else 503
             headers, body = [_JSON], msgspec.json.encode({"error": error.as_data()})
+        except self._client_gone:
+            return
+        except Exception as error:
+            # The border of the process: the caller gets one shape of error whatever went wrong, the log the rest.
+            traceback.print_exception(error)
+            told = Fault(f"the router failed with {type(error).__name__}", where=scope.path, fix="see its log")
+            status, headers, body = 500, [_JSON], msgspec.json.encode({"error": told.as_data()})
         if scope.method == "HEAD":
             protocol.response_empty(status, headers)
         else:

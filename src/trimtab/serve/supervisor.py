@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from trimtab.core.clock import monotonic, parse_duration
-from trimtab.core.errors import TrimtabError, Unavailable
+from trimtab.core.errors import Fault, TrimtabError, Unavailable
 from trimtab.core.nouns import Deployment, DeploymentState
 from trimtab.serve.child import command
 from trimtab.serve.collect import STREAM as COLLECTED
@@ -170,6 +170,7 @@ class Supervisor:
         self._named = [Child(one.name, one.argv, logs, os.environ) for one in processes]
         self._workers: dict[str, _Worker] = {}
         self._seen = -1
+        self._told = ""
         fold = [sys.executable, "-P", "-m", "trimtab.serve.fold", str(store.home.root), store.environment]
         self._fold = Child("fold", fold, logs, {**os.environ, **pinned(1)})
         self._folded = monotonic()
@@ -185,11 +186,20 @@ class Supervisor:
             while not stop.is_set():
                 for child in self._named:
                     self._keep(child)
-                self._reconcile()
-                self._keep_folding()
+                try:
+                    self._reconcile()
+                    self._keep_folding()
+                except Fault as error:
+                    self._tell(error)
                 stop.wait(TICK_S)
         finally:
             self._end()
+
+    def _tell(self, error: Fault) -> None:
+        """Say what the ledger refuses, once; what runs goes on, and the next look may find it mended."""
+        if error.message != self._told:
+            self._told = error.message
+            print(f"supervisor: {error}", file=sys.stderr, flush=True)
 
     def pids(self) -> dict[str, int]:
         """Return name -> process id of what runs; a worker's name is ``worker-`` and its deployment's id."""
@@ -223,9 +233,11 @@ class Supervisor:
     def _reconcile(self) -> None:
         mark = self._store.ledger.changes()
         if mark != self._seen:
-            self._seen = mark
             for deployment in live.list_deployments(self._store.ledger):
                 self._want(deployment)
+            # Whoever commits traffic publishes it; one that was killed in between is stood in for.
+            publish(self._store)
+            self._seen = mark
         for worker in list(self._workers.values()):
             if worker.draining:
                 self._drain(worker)
