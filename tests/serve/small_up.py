@@ -19,7 +19,7 @@ from trimtab.serve.collect import collect
 from trimtab.serve.labels import accept_labels
 from trimtab.serve.rollout import advance
 from trimtab.serve.routes import publish
-from trimtab.serve.serving import run_app
+from trimtab.serve.serving import leave, run_app
 from trimtab.serve.supervisor import Process, Supervisor
 from trimtab.store.store import Store, open_store
 
@@ -89,6 +89,7 @@ def _control(config: Path) -> None:
 
     threading.Thread(target=loop, daemon=True).start()
     asyncio.run(run_app(Control(store), uds=Path(settings["control"])))
+    leave(0)
 
 
 if __name__ == "__main__":
