@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -320,3 +321,36 @@ def test_rows_that_allow_no_model_are_told(room: Room, frame: pl.DataFrame, says
     room.give("flown", frame)
     with pytest.raises(TrimtabError, match=says):
         room.step(good())
+
+
+def test_a_function_of_pandas_frames_with_missing_values_of_every_type(room: Room) -> None:
+    """Whole numbers, booleans and texts that are missing reach the model as they did in training."""
+    holes = {"n": pl.Int64, "b": pl.Boolean, "c": pl.String}
+    frame = rows().with_columns(n=pl.col("id") % 13, b=pl.col("x0") > 0.5)
+    gaps = [
+        pl.when(pl.col("id") % 11 == 3).then(None).otherwise(name).cast(kind).alias(name)
+        for name, kind in holes.items()
+    ]
+    room.give("flown", frame.with_columns(gaps))
+
+    def late(flown: pd.DataFrame) -> Any:
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+
+        flown = flown.astype({"b": "float64"})
+        parts = [
+            ("n", SimpleImputer(), ["n", "b", "x1"]),
+            (
+                "c",
+                make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")),
+                ["c"],
+            ),
+        ]
+        model = make_pipeline(ColumnTransformer(parts), LogisticRegression())
+        return model.fit(flown[["n", "b", "x1", "c"]], flown["y"])
+
+    meta = room.make(tt.model(label="y", holdout="10d", unseen="accept")(late)).meta
+    assert [(one["name"], one["type"], one["nullable"]) for one in meta["signature"]["inputs"]] == [
+        ("n", "integer", True), ("b", "boolean", True), ("x1", "number", True), ("c", "string", True),
+    ]  # fmt: skip
+    assert meta["metrics"]["auc"] > 0.6

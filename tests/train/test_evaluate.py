@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import pytest
 
 from trimtab.core.errors import BadInput, WrongUse
 from trimtab.core.nouns import Data
-from trimtab.train.evaluate import Answers, difference, metric_on, metrics_on, risk_on, value_interval
+from trimtab.train import evaluate
+from trimtab.train.evaluate import Answers, ask, difference, metric_on, metrics_on, risk_on, value_interval
+from trimtab.train.signature import signature_of
 
 BINARY: Data = {"task": "binary", "classes": ["no", "yes"], "positive": "yes"}
 TRUTH = ["yes", "no", "yes", "no"] * 10
@@ -62,6 +65,26 @@ def test_a_regression_has_errors_and_no_accuracy() -> None:
     for name in ("accuracy", "log_loss", "auc"):
         with pytest.raises(WrongUse, match=f"{name} is no metric of a regression model"):
             metric_on(name, answers)
+
+
+class _Sized:
+    def __init__(self, scored: bool) -> None:
+        self.scored = scored
+        self.sizes: list[int] = []
+
+    def predict(self, columns: Any) -> Data:
+        self.sizes.append(len(columns["x"]))
+        return {"predictions": list(columns["x"]), "scores": list(columns["x"]) if self.scored else None}
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_many_rows_are_asked_in_batches(monkeypatch: pytest.MonkeyPatch, scored: bool) -> None:
+    """However many rows there are, only some of them are Python objects at one time."""
+    monkeypatch.setattr(evaluate, "BATCH", 4)
+    frame, scorer = pl.DataFrame({"x": [float(n) for n in range(10)]}), _Sized(scored)
+    found = ask(scorer, frame, signature_of(frame, ["x"], "refuse"))
+    assert scorer.sizes == [4, 4, 2] and found["predictions"] == frame["x"].to_list()
+    assert found["scores"] == (frame["x"].to_list() if scored else None)
 
 
 def test_intervals_come_with_their_method() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimtab.check import intervals, scores
+from trimtab.check import intervals
+from trimtab.check import scores as formulas
 from trimtab.core.errors import BadInput, WrongUse
 from trimtab.core.metric import metric
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
+from trimtab.train.load import Scorer
+from trimtab.train.signature import columns_from
 
 METRICS_OF = {
     "binary": ("auc", "log_loss", "brier", "accuracy", "ece"),
@@ -21,7 +24,26 @@ RISKS_OF = {
     "multiclass": ("error_rate", "log_loss"),
     "regression": ("mae",),
 }
+BATCH = 50_000
 _OF_CLASSES = frozenset({"accuracy", "error_rate"})
+
+
+def ask(scorer: Scorer, frame: Any, signature: Mapping[str, Any]) -> Data:
+    """Return what a model says about the rows of a Polars frame, asked batch by batch.
+
+    Raises:
+        BadInput: an input is not there, or of another type.
+    """
+    predictions: list[Any] = []
+    scores: list[Any] | None = []
+    for batch in frame.iter_slices(BATCH):
+        made = scorer.predict(columns_from(batch, signature))
+        predictions += made["predictions"]
+        if made["scores"] is None:
+            scores = None
+        elif scores is not None:
+            scores += made["scores"]
+    return {"predictions": predictions, "scores": scores}
 
 
 class Answers:
@@ -74,7 +96,7 @@ def metric_on(name: str, answers: Answers) -> float:
         BadInput: it is not defined on these rows.
         WrongUse: it is not defined for this task, or for what the model answers.
     """
-    return float(scores.score(name, answers.labels(), _said(name, answers)))
+    return float(formulas.score(name, answers.labels(), _said(name, answers)))
 
 
 def metrics_on(answers: Answers) -> dict[str, float]:
@@ -93,7 +115,7 @@ def risk_on(answers: Answers) -> Data:
     risk: Data = {}
     for name in RISKS_OF[answers.task]:
         try:
-            losses = scores.row_losses(name, answers.labels(), answers.values(name))
+            losses = formulas.row_losses(name, answers.labels(), answers.values(name))
         except (BadInput, WrongUse):
             continue
         risk[name] = {

@@ -12,11 +12,11 @@ from trimtab.core.nouns import Check, Data, Verdict, Version
 from trimtab.pipeline.kinds import StepContext, StepResult
 from trimtab.store import facts as ledger_facts
 from trimtab.train.candidate import package
-from trimtab.train.evaluate import Answers, difference, metric_on, value_interval
+from trimtab.train.evaluate import Answers, ask, difference, metric_on, value_interval
 from trimtab.train.fit import fit, task_of
 from trimtab.train.load import Scorer, load_model
 from trimtab.train.package import files_of
-from trimtab.train.signature import answerable, columns_from
+from trimtab.train.signature import answerable
 from trimtab.train.split import Cut, Labelled, cut, labelled, newer_than, until
 
 LEVEL = 0.95
@@ -176,10 +176,9 @@ class _Gate:
             self._scorers[version.id] = load_model(
                 files_of(version.location, store.blobs), version.meta, granted=granted
             )
-        columns = columns_from(rows, version.meta["signature"])
         try:
-            output = self._scorers[version.id].predict(columns)
-        except StepFailed:
+            output = ask(self._scorers[version.id], rows, version.meta["signature"])
+        except (StepFailed, BadInput):
             raise
         except Exception as error:
             raise StepFailed(f"{version.ref} failed on rows of the gate: {type(error).__name__}: {error}") from error
