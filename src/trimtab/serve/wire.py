@@ -7,7 +7,6 @@ no redirects, no compression. Everything has a limit: time for an exchange, byte
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,6 @@ from trimtab.core.errors import Unavailable, WrongUse
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_HEAD = 64 * 1024
 CONNECTIONS = 128
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class CannotConnect(Unavailable):
@@ -134,14 +130,17 @@ class AnswerReader:
             raise Broken("what came is no HTTP answer")
         del self._buffer[: behind + 4]
         self._head, self._status = head, int(head[9:12])
-        self.closes = _CLOSE.search(head) is not None
-        found = _LENGTH.search(head)
+        low = head.lower()
+        self.closes = _value(low, b"connection") == b"close"
+        length = _value(low, b"content-length")
         if self._bodiless or self._status in (204, 304):
             self._length = 0
-        elif _CHUNKED.search(head):
+        elif _value(low, b"transfer-encoding") == b"chunked":
             self._chunked = True
-        elif found:
-            self._length = int(found[1])
+        elif length is not None:
+            if not length.isdigit():
+                raise Broken("an answer whose length is no number")
+            self._length = int(length)
             if self._length > self._limit:
                 raise Broken(f"an answer of {self._length} bytes; at most {self._limit} are taken")
         else:
@@ -166,6 +165,12 @@ class AnswerReader:
                 return None
             self._body += self._buffer[line + 2 : line + 2 + size]
             self._at = line + 2 + size + 2
+
+
+def _value(head: bytes, name: bytes) -> bytes | None:
+    """Return a header's first value from a head in lower case."""
+    at = head.find(b"\r\n" + name + b":")
+    return None if at < 0 else head[at + len(name) + 3 : head.index(b"\r\n", at + 2)].strip()
 
 
 def head_of(method: str, target: str, headers: Mapping[str, str] | list[tuple[str, str]], length: int) -> bytes:
