@@ -56,7 +56,7 @@ def fake_up(store: Store) -> Iterator[dict[str, str]]:
     def supervise() -> None:
         while not stop.wait(0.01):
             for one in live.list_deployments(store.ledger):
-                if one.desired == "up" and one.state == "starting":
+                if one.desired == "up" and one.state in ("starting", "stopped"):
                     store.ledger.write(
                         lambda tx, it=one: live.set_deployment_state(tx, it.id, wish["state"], "as wished"),  # type: ignore[misc, arg-type]
                         what="state",
