@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import spatial, stats
 
@@ -91,6 +91,8 @@ def test_values_beyond_the_range_are_told_apart() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=30), st.lists(st.floats(), max_size=30))
+@example([1.3e293, 1.7976931348623157e308], [])
+@example([-math.inf, 0.0, math.inf], [math.nan, math.inf])
 def test_any_float_is_counted_and_stored(sample: list[float], batch: list[float]) -> None:
     """Infinite, tiny and huge values are counted, and the reference survives JSON."""
     reference = build_reference("x", sample)

@@ -242,6 +242,31 @@ def test_refusal_is_reconsidered_when_the_champion_changes(folder: Folder) -> No
     assert folder.value("best") == {"score": 6}
 
 
+def test_a_published_candidate_is_judged_anew_when_its_checks_change(folder: Folder) -> None:
+    """Other checks judge the same content again, without training; a refused one leaves the old one current."""
+    folder.run()
+    _alias(folder, "best:1")
+    folder.edit("steps.py", '@tt.model(label="y")', '@tt.model(label="y", gate=[tt.check.metric("auc", above=0.9)])')
+    stage = folder.plan("best").stages[-1]
+    assert stage.action == "run" and "checks.metric(auc above 0.9)" in stage.changed
+    report = folder.run("best")
+    assert [(stage.id, stage.state) for stage in report.stages[-2:]] == [("make:best", "reused"), ("gate:best", "done")]
+    assert facts.resolve(folder.store.ledger, "best").ref == "best:2"
+    assert folder.actions("best")["gate:best"] == "reuse"
+
+
+def test_checks_put_back_judge_a_refused_candidate_anew(folder: Folder) -> None:
+    """What other checks refused is not refused for good: with the old checks it passes as it did before."""
+    folder.run("best", params={"best": {"plus": 5}})
+    _alias(folder, "best:1")
+    folder.run("best")
+    folder.edit("steps.py", '@tt.model(label="y")', '@tt.model(label="y", gate=[tt.check.metric("auc", above=0.9)])')
+    assert folder.actions("best")["gate:best"] == "run" and folder.run("best").exit_code == 1
+    folder.edit("steps.py", ', gate=[tt.check.metric("auc", above=0.9)]', "")
+    folder.store.ledger.write(lambda tx: tx.execute("DELETE FROM alias"), what="test")
+    assert folder.actions("best")["gate:best"] == "run" and folder.run("best").ok
+
+
 def test_refit_is_what_counts(folder: Folder) -> None:
     """After a refit the refitted version is current, and the next run reuses both."""
     folder.edit("steps.py", '@tt.model(label="y")', '@tt.model(label="y", refit=True)')

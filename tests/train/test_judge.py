@@ -112,11 +112,26 @@ def test_a_poor_challenger_is_refused_with_the_reason(room: Room) -> None:
 
 def test_an_equal_challenger_does_not_beat(room: Room) -> None:
     """A gain of nothing is no gain; a margin that would allow a loss lets it through."""
-    room.champion = room.make(good())
+    room.champion = msgspec.structs.replace(room.make(good()), digest="another")
     candidate = room.make(good(BEATS))
     assert _verdicts(room.gate(good(BEATS), candidate))["beats"].status == "fail"
     lenient = ck.beats(on="auc", margin=-0.01)
     assert _verdicts(room.gate(good(lenient), candidate))["beats"].status == "pass"
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_the_champion_taken_up_again_need_not_beat_itself(room: Room, refit: bool) -> None:
+    """Other checks judge the champion anew; where it would have to beat itself, or its refit, it passes."""
+    champion = room.make(good())
+    room.champion = champion
+    if refit:
+        (made,) = room.gate(good(refit=True), champion).made
+        room.champion = room.keep(made)
+        assert room.champion.digest != champion.digest
+    result = room.gate(good(BEATS, ck.metric("auc", above=0.99)), champion)
+    found = _verdicts(result)
+    assert found["beats"].status == "pass" and found["beats"].reason == f"it is the champion, {room.champion.ref}"
+    assert found["metric"].status == "fail" and result.decisions == [(champion.id, "refused")]
 
 
 def test_lower_is_better_where_the_metric_says_so(room: Room) -> None:
@@ -253,7 +268,7 @@ def test_without_times_only_the_same_split_may_be_compared(room: Room) -> None:
     """Where rows have no time, a champion of another version of the data may have been trained on any of them."""
     frame = rows().drop("at")
     room.give("flown", frame)
-    room.champion = room.make(_timeless())
+    room.champion = msgspec.structs.replace(room.make(_timeless()), digest="another")
     candidate = room.make(_timeless(BEATS))
     assert candidate.meta["trained_until"] is None
     assert _verdicts(room.gate(_timeless(BEATS), candidate))["beats"].status == "fail"

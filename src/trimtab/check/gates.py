@@ -60,6 +60,11 @@ def no_champion(check: Check, *, at: datetime, subject: str) -> Verdict:
     return _verdict(check, "pass", "there is no champion yet", {"champion": None}, at, subject)
 
 
+def is_champion(check: Check, champion: str, *, at: datetime, subject: str) -> Verdict:
+    """Return the verdict where the candidate is the champion, taken up again: there is nobody else to beat."""
+    return _verdict(check, "pass", f"it is the champion, {champion}", {"champion": champion}, at, subject)
+
+
 def undecided(check: Check, reason: str, *, at: datetime, subject: str, facts: Data) -> Verdict:
     """Return the verdict where the rows do not suffice; a gate takes it as a no."""
     return _verdict(check, "inconclusive", reason, dict(facts), at, subject)

@@ -36,6 +36,8 @@ from msgspec.structs import replace
 from trimtab.core.errors import BadInput, WrongUse
 from trimtab.core.optional import need
 
+_LARGEST = 1e150  # sums and squares of what is clipped to this stay finite
+
 BINS = 64
 TOP = 32
 SELECT_EVERY = 5
@@ -216,10 +218,10 @@ def _numeric(name: str, numbers: Any, missing: int, bins: int) -> Reference:
     cell = np.searchsorted(np.asarray(edges), ordered, side="left")
     counts = np.bincount(cell, minlength=len(edges) + 1)
     # The clip keeps infinite values out of the sums, the shift keeps the digits of a feature far from zero.
-    finite = np.clip(ordered, -1e150, 1e150)
+    finite = np.clip(ordered, -_LARGEST, _LARGEST)
     middle = float(finite[len(finite) // 2])
     sums = np.bincount(cell, weights=finite - middle, minlength=len(edges) + 1)
-    bounds = [float(finite[0]), *edges, float(finite[-1])]
+    bounds = [float(bound) for bound in np.clip([finite[0], *edges, finite[-1]], -_LARGEST, _LARGEST)]
     centres = (
         middle + float(total) / int(count) if count else (low + high) / 2
         for total, count, low, high in zip(sums, counts, bounds, bounds[1:], strict=False)

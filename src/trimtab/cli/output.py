@@ -19,6 +19,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Env = Annotated[str, typer.Option("--env", help="The environment in which names resolve.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The store's folder; by default what trimtab.yaml says.")]
 
+_PIPED = 200
+_SENTENCE = 16
+_DIGEST = len("sha256:") + 12  # enough to tell two apart; --json has all of it
+
 
 def to_json(data: Any) -> str:
     """Return ``data`` as JSON text; numbers that JSON cannot say come as the texts NaN and Infinity."""
@@ -46,20 +50,31 @@ def emit(data: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def console() -> Any:
-    """Return a rich console on standard output."""
-    return need("rich.console").Console(highlight=False, soft_wrap=False)
+    """Return a rich console on standard output; what is piped gets wide lines, so that words stay whole."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED
+    return need("rich.console").Console(highlight=False, soft_wrap=False, width=wide)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
     """Print a table for a person."""
     box = need("rich.box")
     grid = need("rich.table").Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        grid.add_column(column, overflow="fold")
+    cells = [[_cell(value) for value in row] for row in rows]
+    screen = console()
+    whole = _unbroken(columns, cells, screen.width)
+    for index, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=index in whole)
     text = need("rich.text").Text
-    for row in rows:
-        grid.add_row(*[text(_cell(value)) for value in row])
-    console().print(grid)
+    for row in cells:
+        grid.add_row(*[text(cell) for cell in row])
+    screen.print(grid)
+
+
+def _unbroken(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> set[int]:
+    """Return which columns hold names only and fit as they are, so that only sentences are broken."""
+    names = {index for index in range(len(columns)) if not any(" " in row[index] for row in cells)}
+    needed = sum(max(len(row[index]) for row in [columns, *cells]) for index in names)
+    return names if needed + _SENTENCE * (len(columns) - len(names)) + 2 * len(columns) <= width else set()
 
 
 def _cell(value: Any) -> str:
@@ -67,7 +82,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value)
+    text = str(value)
+    return text[:_DIGEST] if text.startswith("sha256:") else text
 
 
 def fail(error: Exception | None, *, as_json: bool) -> int:

@@ -46,7 +46,7 @@ def key_fields(
         "step": step,
         "code": manifest.code[declaration.name],
         "spec": options,
-        "checks": {check["name"]: check for check in checks_data(declaration)} if judged else {},
+        "checks": checks_by_name(declaration) if judged else {},
         "inputs": dict(inputs),
         "references": dict(references),
         "params": params,
@@ -87,6 +87,11 @@ def step_key(
         *(f"{name}={references[name]}" for name in sorted(references)),
     ]
     return digest_bytes("\n".join(lines).encode())
+
+
+def checks_by_name(declaration: Declaration) -> Data:
+    """Return the checks of an asset as the fields of a key have them."""
+    return {check["name"]: check for check in checks_data(declaration)}
 
 
 def seed_of(declaration: Declaration) -> int:

@@ -10,7 +10,7 @@ from trimtab.core.digest import digest
 from trimtab.core.errors import NotFound
 from trimtab.core.nouns import Data, Version
 from trimtab.pipeline.graph import Graph
-from trimtab.pipeline.keys import key_fields, step_key
+from trimtab.pipeline.keys import checks_by_name, key_fields, step_key
 from trimtab.pipeline.kinds import StepKind, kind_named
 from trimtab.pipeline.manifest import Manifest
 from trimtab.pipeline.project import Project
@@ -130,12 +130,13 @@ class Steps:
     def again(self, node: Declaration, hit: Version, inputs: Mapping[str, Version], params: Data) -> bool:
         """Say whether a reused version's content has to become a new version.
 
-        It has when the version is neither the current nor the newest of its asset, and when it was refused by
-        a gate that now looks at something else (another champion, other checks).
+        It has when the version is neither the current nor the newest of its asset, when it was refused by a gate
+        that now looks at something else (another champion, other checks), and when it was published by other
+        checks than those that are declared now.
         """
         if self._is_behind(hit):
             return True
-        if GATE not in self.ops(node) or hit.state != "refused":
+        if GATE not in self.ops(node) or hit.state == "candidate":
             return False
         references = self.references(node, GATE)
         key = self.key(node, GATE, {**inputs, "candidate": hit}, references, params, {})
@@ -158,9 +159,20 @@ class Steps:
     def stands(self, candidate: Version, key: str) -> bool:
         """Say whether a gate's decision about ``candidate`` stands and need not be made again.
 
-        A published version stays published; a refusal stands as long as nothing that the gate looks at has
-        changed.
+        A refusal stands as long as nothing that the gate looks at has changed. What was published stays so until
+        the checks change: another champion alone is no reason to judge it anew, for it is the champion.
         """
         if candidate.state == "refused":
-            return facts.cache_get(self.reader, key) is not None
-        return candidate.state == "published" or self.standing(candidate) is not None
+            known = facts.cache_get(self.reader, key)
+            return known is not None and candidate.id in known.version_ids
+        if candidate.state != "published" and self.standing(candidate) is None:
+            return False
+        return self._same_checks(candidate)
+
+    def _same_checks(self, candidate: Version) -> bool:
+        """Say whether the gate that accepted a candidate had the checks that are declared now."""
+        for run in facts.users_of(self.reader, candidate.id):
+            if run.kind == GATE and run.state == "done":
+                declared = checks_by_name(self.graph.nodes[candidate.asset])
+                return digest(run.key_fields["checks"]) == digest(declared)
+        return True

@@ -226,7 +226,7 @@ class _Server:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._control:
-                    message, fds, _, _ = socket.recv_fds(self._control, 16, 1)
+                    message, fds = self._wish()
                     if not message:
                         for pid in workers.values():
                             _kill_group(pid)
@@ -246,8 +246,16 @@ class _Server:
                     _, status = os.waitpid(pid, 0)
                     self._tell("ended", pid, os.waitstatus_to_exitcode(status))
 
+    def _wish(self) -> tuple[bytes, list[int]]:
+        """Return the next wish for a worker; nothing when the other end is gone, answers unread or not."""
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, 16, 1)
+        except ConnectionResetError:
+            return b"", []
+        return message, fds
+
     def _tell(self, what: str, pid: int, code: int) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, ConnectionResetError):
             # The other end is gone; the loop sees that next.
             self._control.send(msgspec.msgpack.encode([what, pid, code]))
 

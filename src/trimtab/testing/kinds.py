@@ -83,7 +83,7 @@ class JsonModel(JsonStep):
         champion = context.references[f"{context.declaration.name}@champion"]
         score = read_json(context.store, candidate)["score"]
         bar = read_json(context.store, champion)["score"] if champion else float("-inf")
-        passed = champion is None or champion.id == candidate.id or score > bar
+        passed = champion is None or champion.digest == candidate.digest or score > bar
         verdict = _verdict(context, "beats", "pass" if passed else "fail", f"{score} against {bar}")
         decision: VersionState = "published" if passed else "refused"
         refits = [self._refit(context, candidate)] if passed and context.declaration.spec.get("refit") else []

@@ -130,6 +130,7 @@ def _origin(context: StepContext, data: Labelled, train: Any, refit_of: Version 
         "rows_trained": train.height,
         "holdout": context.declaration.spec["holdout"],
         "refit_of": refit_of.id if refit_of else "",
+        "refit_digest": refit_of.digest if refit_of else "",
         "data": {name: context.inputs[name].ref for name in context.declaration.inputs},
         "seed": context.seed,
         "params": context.params,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.check.gates import accepts, judge_beats, judge_metric, no_champion, undecided
+from trimtab.check.gates import accepts, is_champion, judge_beats, judge_metric, no_champion, undecided
 from trimtab.core.declare import Declaration
 from trimtab.core.errors import BadInput, StepFailed, WrongUse
 from trimtab.core.nouns import Check, Data, Verdict, Version
@@ -89,6 +89,8 @@ class _Gate:
             champion = self._context.references.get(champion_of(self._context.declaration, check))
             if champion is None:
                 return no_champion(check, at=at, subject=subject)
+            if self._candidate.digest in (champion.digest, champion.meta.get("refit_digest")):
+                return is_champion(check, champion.ref, at=at, subject=subject)
         bench = self._bench(check, champion)
         if bench.problem:
             return undecided(check, bench.problem, at=at, subject=subject, facts=bench.facts)
