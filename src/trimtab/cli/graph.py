@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
-from trimtab.app import open_app
+from trimtab.app import App, open_app
 from trimtab.cli.output import Dir, Env, Json, console, emit, table
+from trimtab.core.errors import TrimtabError
+from trimtab.monitor.history import history
+from trimtab.monitor.readiness import readiness
 from trimtab.pipeline.compare import compare
 from trimtab.pipeline.explain import show as show_of
 from trimtab.pipeline.explain import why as why_of
 from trimtab.pipeline.lineage import lineage as lineage_of
+from trimtab.pipeline.plan import Plan, make_plan
+from trimtab.store import live
+from trimtab.store.ledger import Reader
 
 Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name@alias, name:3, an id, or a prediction id.")]
 
@@ -23,10 +30,12 @@ def register(app: typer.Typer) -> None:
 
     @app.command("why")
     def why(ref: Reference, as_json: Json = False, env: Env = "dev", store: Dir = None) -> int:
-        """Explain why a step ran or was reused: which field of its key differs."""
+        """Explain why a step ran, and whether it would be reused or run now: which field of its key differs."""
         with open_app(Path.cwd(), environment=env, store=store) as opened:
-            answer = why_of(opened.store, ref)
-        emit(answer, as_json, lambda: _tree(answer))
+            plan, problem = _plan(opened)
+            answer = why_of(opened.store, ref, plan=plan)
+            answer["unplanned"] = problem
+        emit(answer, as_json, lambda: _why(answer))
         return 0
 
     @app.command("lineage")
@@ -42,6 +51,8 @@ def register(app: typer.Typer) -> None:
         """Show one asset, version, run, endpoint or verdict with all that is recorded about it."""
         with open_app(Path.cwd(), environment=env, store=store) as opened:
             answer = show_of(opened.store, ref)
+            if answer["kind"] == "endpoint":
+                answer |= _watched(opened.store.ledger, answer["endpoint"]["id"], ref)
         emit(answer, as_json, lambda: _tree(answer))
         return 0
 
@@ -58,6 +69,44 @@ def register(app: typer.Typer) -> None:
             answer = compare(opened.store.ledger, left, right)
         emit(answer, as_json, lambda: _differences(answer))
         return 0
+
+
+def _watched(reader: Reader, endpoint_id: str, name: str) -> dict[str, Any]:
+    """Return how an endpoint fares: its realised performance by month, its alarms, and the rules it lacks."""
+    told: dict[str, Any] = msgspec.to_builtins(
+        {
+            "months": [period.as_data() for period in history(reader, endpoint_id)],
+            "alarms": live.list_alarms(reader, endpoint_id),
+            "readiness": next((one for one in readiness(reader) if one.endpoint == name), None),
+        }
+    )
+    return told
+
+
+def _plan(opened: App) -> tuple[Plan | None, str]:
+    """Return what would run now, or why that cannot be said."""
+    try:
+        return make_plan(opened.project, opened.manifest(), opened.store), ""
+    except TrimtabError as error:
+        return None, str(error)
+
+
+def _why(answer: Mapping[str, Any]) -> None:
+    run, before = answer["run"], answer["before"]
+    print(f"{run['kind']}:{run['name']} of {run['started_at']} ({run['state']}, {run['id']})")
+    made = answer["subject"]["version"]
+    if made:
+        print(f"made {made}")
+    print(f"it ran because: {answer['reason']}")
+    if answer["changed"]:
+        rows = [
+            (item["field"], item["how"], _short(item["before"]), _short(item["after"])) for item in answer["changed"]
+        ]
+        table(("field of the key", "how", f"before ({before['started_at']})" if before else "before", "after"), rows)
+    if answer["next"]:
+        table(("now", "action", "why"), [(item["stage"], item["action"], item["reason"]) for item in answer["next"]])
+    elif answer["unplanned"]:
+        print(f"what it would do now cannot be said: {answer['unplanned']}")
 
 
 def _differences(answer: Mapping[str, Any]) -> None:

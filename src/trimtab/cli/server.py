@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -151,6 +152,7 @@ def _supervise(store: Store, project: Project | None, *, host: str, port: int, e
     address = f"http://{'[::1]' if host == '::1' else host}:{port}"
     threading.Thread(target=_announce, args=(address, store, auth, stop), daemon=True).start()
     supervisor.run(stop)
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _announce(address: str, store: Store, auth: str, stop: threading.Event) -> None:
