@@ -38,7 +38,7 @@ STORE = HERE / ".trimtab"
 FIRST_DAY = date(2013, 4, 1)
 TRIMTAB = [sys.executable, "-m", "trimtab"]
 SENDERS = 2
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Timer:

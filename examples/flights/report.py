@@ -293,7 +293,9 @@ def show(report: Report, console: Console) -> None:
         for column in columns:
             grid.add_column(column, overflow="fold")
         for row in rows:
-            grid.add_row(*[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row])
+            grid.add_row(
+                *["-" if cell is None else f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+            )
         console.print(grid)
 
     table(
