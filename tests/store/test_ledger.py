@@ -74,7 +74,7 @@ def test_waiting_writes_share_a_transaction(ledger: Ledger) -> None:
         commits.append(1)
         return False
 
-    ledger._writer.set_commit_hook(count)
+    ledger._writer.connection.set_commit_hook(count)
     threads = [threading.Thread(target=ledger.write, args=(slow,), kwargs={"what": "slow"})]
     threads[0].start()
     started.wait()
@@ -142,7 +142,7 @@ def test_a_read_that_is_under_way_outlives_the_close(tmp_path: Path) -> None:
 
     def read() -> None:
         ledger.query("SELECT 1")
-        ledger._local.reader.connection.set_progress_handler(going, 1000)
+        ledger._local.reading.session.connection.set_progress_handler(going, 1000)
         found.append(ledger.query(count))
 
     thread = threading.Thread(target=read)

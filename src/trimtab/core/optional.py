@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.core.errors import MissingExtra
 
-_EXTRAS = {"sklearn": "train", "skops": "train", "scipy": "train", "pandas": "pandas"}
+_EXTRAS = {"sklearn": "train", "skops": "train", "scipy": "train", "pandas": "pandas", "psycopg": "postgres"}
 
 
 def need(module: str) -> Any:

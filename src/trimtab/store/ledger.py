@@ -1,34 +1,32 @@
-"""The ledger on SQLite: one writer thread a process, one fsync a group, one savepoint a request."""
+"""The ledger: one writer thread a process, one durable commit a group, one savepoint a request."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
-import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-import apsw
 import msgspec
 
 from trimtab.core.clock import wall_seconds
 from trimtab.core.digest import canonical, digest_bytes
-from trimtab.core.errors import Conflict, Fault, WrongUse
+from trimtab.core.errors import Conflict, Fault, Unavailable
 from trimtab.core.nouns import Data
-from trimtab.store.migrations import migrate
+from trimtab.store.engine import Engine, Lost, Session
+from trimtab.store.engine import Value as Value
+from trimtab.store.sqlite import SqliteEngine
 
 T = TypeVar("T")
-Value = None | int | float | str | bytes
 _GROUP = 500
-_INT64 = 1 << 63
-_INSERT = re.compile(r"\s*(?:INSERT|REPLACE)[^(]*\(([^)]*)\)\s*VALUES\s*\(([^)]*)\)", re.IGNORECASE)
-_COMPARED = re.compile(r"([\w.\"]+)\s*(?:[<>]=?|<>|=|LIKE|GLOB)\s*\?", re.IGNORECASE)
+_PATIENCE_S = 30.0
+_Mark = tuple[int, str]
 
 
 class Reader(Protocol):
@@ -92,172 +90,103 @@ class _Job(Generic[T]):
 class _Transaction:
     """What a request's function is given."""
 
-    def __init__(self, connection: apsw.Connection, workspace: str, environment: str) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, workspace: str, environment: str) -> None:
+        self._session = session
         self.workspace = workspace
         self.environment = environment
         self.notes: list[Data] = []
 
     def query(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return self.execute(sql, params)
+        return self._session.execute(sql, params)
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return list(self._connection.execute(sql, _bound(sql, params)))
-        except apsw.ConstraintError as error:
-            raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
+        return self._session.execute(sql, params)
 
     def note(self, subject: str, **data: Any) -> None:
         self.notes.append({"subject": subject, **data})
 
 
-def _bound(sql: str, params: Sequence[Value]) -> tuple[Value, ...]:
-    """Return the parameters, each of which SQLite keeps exactly.
+class _Reading:
+    """A thread's session, and whether it is reading right now."""
 
-    Raises:
-        WrongUse: one cannot be kept exactly; ``where`` names its column.
-    """
-    for index, value in enumerate(params):
-        if isinstance(value, str):
-            if not value.isascii():
-                _check_text(sql, index, value)
-        elif isinstance(value, int):
-            if not -_INT64 <= value < _INT64:
-                raise WrongUse(f"{value} does not fit into 64 bits", where=_field(sql, index), fix="store it as text")
-        elif isinstance(value, float):
-            if value != value:
-                raise WrongUse(
-                    "NaN cannot be stored as a plain number",
-                    where=_field(sql, index),
-                    fix="store core.metric.split_value(value), a number and its kind",
-                )
-        elif value is not None and not isinstance(value, bytes):
-            raise WrongUse(
-                f"a {type(value).__name__} cannot be stored",
-                where=_field(sql, index),
-                fix="use None, int, float, str or bytes",
-            )
-    return tuple(params)
-
-
-def _check_text(sql: str, index: int, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise WrongUse(
-            f"text with a lone surrogate at {error.start} cannot be stored",
-            where=_field(sql, index),
-            fix="decode its bytes with the right encoding",
-        ) from error
-
-
-def _field(sql: str, index: int) -> str:
-    """Return the column that a statement's parameter is meant for, as far as its text tells."""
-    insert = _INSERT.match(sql)
-    if insert:
-        columns = [name.strip() for name in insert[1].split(",")]
-        marks = [mark.strip() for mark in insert[2].split(",")]
-        places = [number for number, mark in enumerate(marks) if mark == "?"]
-        if index < len(places) and len(columns) == len(marks):
-            return columns[places[index]]
-    compared = _COMPARED.findall(sql)
-    if len(compared) == sql.count("?"):
-        return str(compared[index])
-    return f"parameter {index + 1}"
-
-
-class _Connected:
-    """A thread's connection, and whether it is reading right now."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self.connection = connection
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.busy = threading.Lock()
-
-
-class _Turn:
-    """Makes processes, and the threads of each, take turns: a file lock under a lock that may be held again."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-        self._threads = threading.RLock()
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        self._threads.acquire()
-        if self._depth == 0:
-            try:
-                fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
-            except BaseException:
-                self._threads.release()
-                raise
-        self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
-        self._threads.release()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Ledger:
     """Facts in SQL. Threads may share one; a forked child must open its own.
 
-    Contract: a write is durable when ``write`` returns (WAL, synchronous=FULL). Concurrent writes of a process
-    share a transaction and its fsync; processes take turns by a file lock, so nobody ever sees a locked
-    database. A write that raises changes nothing and disturbs no other. A read sees whole writes only, and every
-    write that had returned before the read began, whoever wrote it.
+    Contract: a write is durable when ``write`` returns. Concurrent writes of a process share a transaction and
+    its one durable commit; processes take turns, so nobody ever sees a locked database. A write that raises
+    changes nothing and disturbs no other. A read sees whole writes only, and every write that had returned
+    before the read began, whoever wrote it. Where the database is a server, a lost connection is opened again:
+    a write whose commit was on its way is looked up, and carried out again only if it is not there.
     """
 
-    def __init__(self, path: Path, *, workspace: str, environment: str, actor: str) -> None:
-        self.path = path
+    def __init__(self, engine: Engine, *, workspace: str, environment: str, actor: str) -> None:
+        self.engine = engine
         self.workspace = workspace
         self.environment = environment
         self.actor = actor
         self._pid = os.getpid()
         self._local = threading.local()
-        self._readers: weakref.WeakSet[_Connected] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
-        self._watching = threading.Lock()
         self._closed = False
-        self._turn = _Turn(path.with_name("ledger.lock"))
         with ExitStack() as undo:
-            undo.callback(self._turn.close)
-            with self._turn:
-                self._writer = _connect(path)
-                undo.callback(self._writer.close)
-                migrate(self._writer)
-                self._watch = _connect(path)
+            undo.callback(engine.close)
+            with engine.turn():
+                self._writer = engine.writer()
             undo.pop_all()
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
         self._thread.start()
 
     @classmethod
     def open(cls, path: Path, *, workspace: str = "default", environment: str = "dev", actor: str = "") -> Ledger:
-        """Open the ledger at ``path``, made and migrated if need be; several processes may do so at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(path, workspace=workspace, environment=environment, actor=actor)
+        """Open the ledger in a file, made and migrated if need be; several processes may do so at once."""
+        return cls(SqliteEngine(path), workspace=workspace, environment=environment, actor=actor)
+
+    @property
+    def where(self) -> str:
+        """Where the ledger lies, without secrets."""
+        return self.engine.where
 
     def query(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a SELECT over what is committed.
 
         Raises:
             Fault: the ledger is closed, or was opened before a fork.
+            Unavailable: the database does not answer.
             WrongUse: a parameter cannot be compared exactly.
         """
+        for last in (False, True):
+            reading = self._reading()
+            with reading.busy:
+                self._usable()
+                try:
+                    return reading.session.execute(sql, params)
+                except Lost as error:
+                    reading.session.close()
+                    self._local.reading = None
+                    if last:
+                        raise Unavailable(
+                            f"the ledger does not answer: {error}", where=self.where, fix="try again"
+                        ) from error
+        raise AssertionError
+
+    def _reading(self) -> _Reading:
         self._usable()
-        reader: _Connected | None = getattr(self._local, "reader", None)
-        if reader is None:
-            with self._turn:
-                reader = self._local.reader = _Connected(_connect(self.path))
-            reader.connection.pragma("query_only", True)
-            self._readers.add(reader)
-        with reader.busy:
-            self._usable()
-            return list(reader.connection.execute(sql, _bound(sql, params)))
+        reading: _Reading | None = getattr(self._local, "reading", None)
+        if reading is None:
+            try:
+                with self.engine.turn():
+                    reading = self._local.reading = _Reading(self.engine.reader())
+            except Lost as error:
+                raise Unavailable(f"the ledger does not answer: {error}", where=self.where, fix="try again") from error
+            self._readers.add(reading)
+        return reading
 
     def write(self, fn: Callable[[Tx], T], *, what: str, key: str = "", like: Any = Any) -> T:
         """Run ``fn`` in a transaction and return its answer once that is durable.
@@ -273,6 +202,7 @@ class Ledger:
         Raises:
             Conflict: ``key`` was used for another act.
             Fault: the ledger is closed or could not be written, or this is called from inside a write.
+            Unavailable: the database does not answer; nothing was changed.
         """
         self._usable()
         if threading.current_thread() is self._thread:
@@ -288,9 +218,8 @@ class Ledger:
 
     def changes(self) -> int:
         """Return a number that moves when any process commits; it means nothing to another process."""
-        with self._watching:
-            self._usable()
-            return int(self._watch.pragma("data_version"))
+        self._usable()
+        return self.engine.changes()
 
     def close(self) -> None:
         """Finish what is queued and what is being read, and close; calling it again does nothing."""
@@ -302,14 +231,12 @@ class Ledger:
         if os.getpid() != self._pid:
             return
         self._thread.join()
-        with self._turn:
-            for reader in list(self._readers):
-                with reader.busy:
-                    reader.connection.close()
-            with self._watching:
-                self._watch.close()
+        with self.engine.turn():
+            for reading in list(self._readers):
+                with reading.busy:
+                    reading.session.close()
             self._writer.close()
-        self._turn.close()
+        self.engine.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -321,9 +248,9 @@ class Ledger:
 
     def _usable(self) -> None:
         if self._closed:
-            raise Fault("the ledger is closed", where=str(self.path), fix="open the store again")
+            raise Fault("the ledger is closed", where=self.where, fix="open the store again")
         if os.getpid() != self._pid:
-            raise Fault("this ledger was opened before a fork", where=str(self.path), fix="open it in the child")
+            raise Fault("this ledger was opened before a fork", where=self.where, fix="open it in the child")
 
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -342,36 +269,78 @@ class Ledger:
 
     def _commit(self, group: list[_Job[Any]]) -> None:
         try:
-            with self._turn:
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    for job in group:
-                        self._one(job)
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                    raise
+            self._carry_out(group)
         except BaseException as error:  # the thread must live, and every caller must hear
+            told = error if isinstance(error, Unavailable) else None
             for job in group:
-                if job.error is None or isinstance(job.error, apsw.Error):
-                    job.error = Fault(f"the ledger could not be written: {error}", where=str(self.path))
+                if job.error is None or isinstance(job.error, (Lost, *self.engine.errors)):
+                    job.error = told or Fault(f"the ledger could not be written: {error}", where=self.where)
                     job.error.__cause__ = error
         finally:
             for job in group:
                 job.done.set()
 
-    def _one(self, job: _Job[Any]) -> None:
-        self._writer.execute("SAVEPOINT request")
-        try:
-            job.answer = self._answer(job)
-            self._writer.execute("RELEASE request")
-        except BaseException as error:
-            job.answer, job.error = None, error
-            self._writer.execute("ROLLBACK TO request")
-            self._writer.execute("RELEASE request")
+    def _carry_out(self, group: list[_Job[Any]]) -> None:
+        """Commit a group. Over a lost connection look whether it is there, and do it again if it is not."""
+        until = time.monotonic() + _PATIENCE_S
+        sent: _Mark | None = None
+        while True:
+            try:
+                with self.engine.turn():
+                    self._writer.begin()
+                    try:
+                        if sent is None or not self._is_there(sent):
+                            sent = None
+                            mark = self._fill(group)
+                            sent = mark
+                        self._writer.commit()
+                    except BaseException:
+                        with suppress(Lost):
+                            self._writer.rollback()
+                        raise
+                return
+            except Lost as error:
+                self._reopen(until, error, sent)
 
-    def _answer(self, job: _Job[Any]) -> Any:
+    def _is_there(self, mark: _Mark) -> bool:
+        # The transaction that was begun before this has the turn, so the lost one has ended, either way.
+        return bool(self._writer.execute("SELECT 1 FROM audit WHERE id=? AND sha256=?", mark))
+
+    def _reopen(self, until: float, lost: Lost, sent: _Mark | None) -> None:
+        pause = 0.02
+        while True:
+            with suppress(Exception):
+                self._writer.close()
+            try:
+                self._writer = self.engine.writer()
+                return
+            except Lost as error:
+                if time.monotonic() > until:
+                    words = "whether the write was carried out is not known" if sent else "nothing was written"
+                    raise Unavailable(
+                        f"the ledger does not answer ({words}): {error}", where=self.where, fix="try again"
+                    ) from lost
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _fill(self, group: list[_Job[Any]]) -> _Mark | None:
+        """Carry out each request of a group in the open transaction; return what its last leaf is known by."""
+        mark: _Mark | None = None
+        for job in group:
+            job.error = None
+            self._writer.execute("SAVEPOINT request")
+            try:
+                job.answer, mark = self._answer(job, mark)
+                self._writer.execute("RELEASE SAVEPOINT request")
+            except BaseException as error:
+                job.answer, job.error = None, error
+                if isinstance(error, Lost):
+                    raise
+                self._writer.execute("ROLLBACK TO SAVEPOINT request")
+                self._writer.execute("RELEASE SAVEPOINT request")
+        return mark
+
+    def _answer(self, job: _Job[Any], mark: _Mark | None) -> tuple[Any, _Mark | None]:
         tx = _Transaction(self._writer, self.workspace, self.environment)
         if job.key:
             sql = "SELECT answer, what FROM idempotency WHERE workspace=? AND key=?"
@@ -383,7 +352,7 @@ class Ledger:
                         where=job.key,
                         fix="send a new key with a new request",
                     )
-                return msgspec.msgpack.decode(known[0][0], type=job.like)
+                return msgspec.msgpack.decode(known[0][0], type=job.like), mark
         answer = job.fn(tx)
         at = int(wall_seconds() * 1e6)
         if job.key:
@@ -394,19 +363,7 @@ class Ledger:
             )
             answer = msgspec.msgpack.decode(kept, type=job.like)
         leaf = canonical({"what": job.what, "actor": self.actor, "at": at, "key": job.key, "notes": tx.notes})
-        tx.execute(
-            "INSERT INTO audit(workspace, environment, at, leaf, sha256) VALUES (?,?,?,?,?)",
-            (self.workspace, self.environment, at, leaf, digest_bytes(leaf)),
-        )
-        return answer
-
-
-def _connect(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(30_000)
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "FULL")
-    connection.pragma("foreign_keys", True)
-    connection.pragma("cache_size", -16_000)
-    connection.pragma("journal_size_limit", 64 * 1024 * 1024)
-    return connection
+        sha256 = digest_bytes(leaf)
+        sql = "INSERT INTO audit(workspace, environment, at, leaf, sha256) VALUES (?,?,?,?,?) RETURNING id"
+        number = tx.execute(sql, (self.workspace, self.environment, at, leaf, sha256))[0][0]
+        return answer, (int(number), sha256)

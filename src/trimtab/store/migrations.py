@@ -108,6 +108,19 @@ CREATE INDEX run_scope_parent ON run (workspace, environment, parent_id, id);
 MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
 
 
+def check_level(have: int) -> None:
+    """Refuse a schema that only a newer release knows.
+
+    Raises:
+        Fault: the ledger was written by a newer release.
+    """
+    if have > len(MIGRATIONS):
+        raise Fault(
+            f"the ledger has schema {have} and this release knows {len(MIGRATIONS)}",
+            fix="use the release that wrote it, or a newer one",
+        )
+
+
 def migrate(connection: apsw.Connection) -> None:
     """Bring the schema up to date; the caller holds the writer's lock.
 
@@ -115,11 +128,7 @@ def migrate(connection: apsw.Connection) -> None:
         Fault: the ledger was written by a newer release.
     """
     have = int(connection.pragma("user_version"))
-    if have > len(MIGRATIONS):
-        raise Fault(
-            f"the ledger has schema {have} and this release knows {len(MIGRATIONS)}",
-            fix="use the release that wrote it, or a newer one",
-        )
+    check_level(have)
     for number, text in enumerate(MIGRATIONS[have:], start=have + 1):
         with connection:
             connection.execute(text)

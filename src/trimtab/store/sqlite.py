@@ -1,0 +1,127 @@
+"""The ledger's database on one machine: SQLite in a file, WAL and synchronous=FULL."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from trimtab.core.errors import Conflict
+from trimtab.store.engine import Value, checked
+from trimtab.store.migrations import migrate
+
+
+class SqliteSession:
+    """A connection; see ``Session``."""
+
+    def __init__(self, path: Path, *, writes: bool) -> None:
+        self.connection = apsw.Connection(str(path))
+        self.connection.set_busy_timeout(30_000)
+        self.connection.pragma("journal_mode", "wal")
+        self.connection.pragma("synchronous", "FULL")
+        self.connection.pragma("foreign_keys", True)
+        self.connection.pragma("cache_size", -16_000)
+        self.connection.pragma("journal_size_limit", 64 * 1024 * 1024)
+        if not writes:
+            self.connection.pragma("query_only", True)
+
+    def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return list(self.connection.execute(sql, tuple(checked(sql, params))))
+        except apsw.ConstraintError as error:
+            raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
+
+    def begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class SqliteEngine:
+    """A ledger's file; see ``Engine``. Processes take turns by a file lock, so nobody ever finds it locked.
+
+    Args:
+        path: the file, made if it is not there; beside it lies ``ledger.lock``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _Turn(path.with_name("ledger.lock"))
+        self._watching = threading.Lock()
+        with ExitStack() as undo:
+            undo.callback(self._lock.close)
+            with self.turn():
+                self._watch = SqliteSession(path, writes=True)
+                undo.callback(self._watch.close)
+                migrate(self._watch.connection)
+            undo.pop_all()
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        return (apsw.Error,)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+    def writer(self) -> SqliteSession:
+        return SqliteSession(self.path, writes=True)
+
+    def reader(self) -> SqliteSession:
+        return SqliteSession(self.path, writes=False)
+
+    def changes(self) -> int:
+        with self._watching:
+            return int(self._watch.connection.pragma("data_version"))
+
+    def close(self) -> None:
+        with self._watching:
+            self._watch.close()
+        self._lock.close()
+
+
+class _Turn:
+    """Makes processes, and the threads of each, take turns: a file lock under a lock that may be held again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if self._depth == 0:
+            try:
+                fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
+            except BaseException:
+                self._threads.release()
+                raise
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
+        self._threads.release()
+
+    def close(self) -> None:
+        self._file.close()

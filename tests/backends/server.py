@@ -1,0 +1,68 @@
+"""A PostgreSQL server of the tests' own, on a unix socket in a folder that goes with it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+
+def binaries() -> Path | None:
+    """Return the folder of PostgreSQL's programs, the newest installed, or None."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    return found[-1].parent if found else None
+
+
+class Postgres:
+    """A running server.
+
+    Args:
+        bins: where its programs are.
+    """
+
+    def __init__(self, bins: Path) -> None:
+        self._bins = bins
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # noqa: S108 - a socket's path must be short
+        # The server refuses to run as root.
+        self._user = "postgres" if os.geteuid() == 0 else ""
+        if self._user:
+            shutil.chown(self.folder, self._user)
+        self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", "trimtab", "-E", "UTF8", "--locale=C.UTF-8")
+        self.start()
+
+    @property
+    def data(self) -> Path:
+        """The server's data."""
+        return self.folder / "data"
+
+    def start(self) -> None:
+        """Start it; durable as in production, reachable by its socket only."""
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c max_connections=60"
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it; ``immediate`` is a crash."""
+        self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+
+    def new_database(self) -> str:
+        """Make a database and return its URL."""
+        name = f"t{uuid4().hex[:12]}"
+        self._run("createdb", "-h", str(self.folder), "-U", "trimtab", name)
+        return f"postgresql://trimtab@{quote(str(self.folder), safe='')}/{name}"
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *words: str) -> None:
+        argv = [str(self._bins / program), *words]
+        user = pwd.getpwnam(self._user).pw_uid if self._user else None
+        done = subprocess.run(argv, user=user, cwd=self.folder, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stdout}{done.stderr}")
