@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backends.server import Postgres
-from trimtab.backends.postgres import PostgresEngine, decode, encode
+from tests.servers import Postgres
+from trimtab.backends.postgres import decode, encode
 from trimtab.store.ledger import Ledger
 from trimtab.testing.ledger import LedgerConformance, OpenLedger
 
@@ -18,11 +18,11 @@ class TestPostgresLedger(LedgerConformance):
     @pytest.fixture
     def open_ledger(self, postgres: Postgres) -> Iterator[OpenLedger]:
         """Open one new ledger as often as asked."""
-        url = postgres.new_database()
+        url = postgres.new_ledger()
         opened: list[Ledger] = []
 
         def open_one() -> Ledger:
-            opened.append(Ledger(PostgresEngine(url), workspace="default", environment="dev", actor=""))
+            opened.append(Ledger.open(url))
             return opened[-1]
 
         yield open_one

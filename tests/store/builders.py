@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Run, Version, VersionState
@@ -20,13 +17,6 @@ START = datetime(2013, 1, 1, tzinfo=UTC)
 def at(days: float) -> datetime:
     """Return an event time, in days since the start."""
     return START + timedelta(days=days)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """Return a new ledger."""
-    with Ledger.open(tmp_path / "ledger.db", actor="tester") as opened:
-        yield opened
 
 
 def write(ledger: Ledger, function: Any, /, *args: Any, **options: Any) -> Any:

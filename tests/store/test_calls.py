@@ -7,14 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.store.builders import ledger, write
+from tests.store.builders import write
 from trimtab.core.errors import WrongUse
 from trimtab.store import calls
 from trimtab.store.calls import CallRow, LabelRow
 from trimtab.store.intake import Offset
 from trimtab.store.ledger import Ledger
-
-__all__ = ["ledger"]
 
 
 def _call(number: int, **fields: Any) -> CallRow:

@@ -6,12 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.store.builders import START, at, ledger, write
+from tests.store.builders import START, at, write
 from trimtab.core.errors import WrongUse
 from trimtab.store.clock import event_time, put_clock, read_clock
 from trimtab.store.ledger import Ledger
-
-__all__ = ["ledger"]
 
 
 def test_time_is_real_until_somebody_chooses(ledger: Ledger) -> None:
@@ -35,7 +33,7 @@ def test_simulated_time_stands_still_and_goes_forward(ledger: Ledger) -> None:
 def test_each_environment_has_its_own_clock(ledger: Ledger) -> None:
     """Simulated time in one environment leaves another's alone."""
     write(ledger, put_clock, "simulated", START)
-    with Ledger.open(ledger.path, environment="prod") as prod:
+    with Ledger.open(ledger.where, environment="prod") as prod:
         assert read_clock(prod) is None
         write(prod, put_clock, "real", START)
         assert event_time(prod) > START

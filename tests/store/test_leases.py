@@ -5,31 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.store.builders import at, begin, ledger, write
+from tests.store.builders import at, begin, write
 from tests.store.crash import ROOT
 from trimtab.core.errors import Conflict
 from trimtab.store import facts, leases
 from trimtab.store.clock import put_clock
 from trimtab.store.ledger import Ledger, Tx
 
-__all__ = ["ledger"]
-
 _ELSEWHERE = "elsewhere/boot/1/1"
 
 
-def _child(path: Path, code: str, *, wait: bool = True) -> tuple[subprocess.Popen[str], str]:
+def _child(where: str, code: str, *, wait: bool = True) -> tuple[subprocess.Popen[str], str]:
     """Run code in another process, with the ledger as ``ledger``; return it and its first line."""
     text = (
         "import sys; from pathlib import Path; from trimtab.store import leases, facts\n"
         "from trimtab.store.ledger import Ledger\n"
-        "ledger = Ledger.open(Path(sys.argv[1]))\n" + code + "\nsys.stdin.read()\n"
+        "ledger = Ledger.open(sys.argv[1])\n" + code + "\nsys.stdin.read()\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", text, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", text, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     assert child.stdout is not None
@@ -42,7 +39,7 @@ def _child(path: Path, code: str, *, wait: bool = True) -> tuple[subprocess.Pope
 def test_a_lease_is_held_by_one_process(ledger: Ledger) -> None:
     """While a living process holds a lease no other gets it; when it dies the next one does at once."""
     claim = "print(leases.acquire(ledger, 'x', 1000) is not None, flush=True)"
-    child, got = _child(ledger.path, claim, wait=False)
+    child, got = _child(ledger.where, claim, wait=False)
     try:
         assert got == "True"
         assert leases.acquire(ledger, "x") is None
@@ -52,7 +49,7 @@ def test_a_lease_is_held_by_one_process(ledger: Ledger) -> None:
     mine = leases.acquire(ledger, "x")
     assert mine is not None
     assert mine.epoch == 2
-    assert _child(ledger.path, claim)[1] == "False"
+    assert _child(ledger.where, claim)[1] == "False"
 
 
 def test_a_released_lease_is_free(ledger: Ledger) -> None:
@@ -114,7 +111,7 @@ def test_runs_of_a_dead_process_are_lost_at_once(ledger: Ledger) -> None:
         f"ledger.write(lambda tx: leases.claim_run(tx, {theirs.id!r}, leases.holder()), what='claim')\n"
         "print('ready', flush=True)"
     )
-    child, _ = _child(ledger.path, claim, wait=False)
+    child, _ = _child(ledger.where, claim, wait=False)
     assert leases.reap(ledger) == []
     child.kill()
     child.communicate()

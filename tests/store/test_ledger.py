@@ -19,6 +19,7 @@ from tests.store.crash import ROOT, kill_loop
 from trimtab.core.errors import Fault, WrongUse
 from trimtab.store.ledger import Ledger, Tx
 from trimtab.store.live import get_state, put_state
+from trimtab.store.sqlite import SqliteSession
 from trimtab.testing.ledger import LedgerConformance, OpenLedger
 
 
@@ -74,6 +75,7 @@ def test_waiting_writes_share_a_transaction(ledger: Ledger) -> None:
         commits.append(1)
         return False
 
+    assert isinstance(ledger._writer, SqliteSession)
     ledger._writer.connection.set_commit_hook(count)
     threads = [threading.Thread(target=ledger.write, args=(slow,), kwargs={"what": "slow"})]
     threads[0].start()

@@ -8,15 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.store.builders import START, at, ledger, make, write
+from tests.store.builders import START, at, make, write
 from trimtab.core.errors import Conflict, NotFound, WrongUse
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Deployment, Endpoint
 from trimtab.store import live
 from trimtab.store.ledger import Ledger, Tx, within
 from trimtab.store.live import RolloutRow
-
-__all__ = ["ledger"]
 
 
 def _endpoint(ledger: Ledger, name: str = "delay_api", **spec: Any) -> Endpoint:

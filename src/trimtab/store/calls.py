@@ -115,7 +115,7 @@ def record_labels(tx: Tx, rows: Iterable[LabelRow]) -> tuple[int, int]:
         tx.execute(
             "INSERT INTO label(prediction_id, workspace, environment, endpoint_id, label, at, arrived_at)"
             " VALUES (?,?,?,?,?,?,?) ON CONFLICT (prediction_id) DO UPDATE SET label=excluded.label,"
-            " at=excluded.at, corrections=corrections+1",
+            " at=excluded.at, corrections=label.corrections+1",
             (*scope, row.endpoint_id, label, row.at, row.arrived_at),
         )
     return new, same
@@ -125,7 +125,7 @@ def corrections(reader: Reader, prediction_id: str) -> list[LabelRow]:
     """Return what a prediction's label said before it was corrected, oldest first."""
     sql = (
         "SELECT c.prediction_id, l.endpoint_id, c.label, c.at, c.replaced_at FROM correction c"
-        " JOIN label l ON l.prediction_id = c.prediction_id WHERE c.prediction_id=? ORDER BY c.rowid"
+        " JOIN label l ON l.prediction_id = c.prediction_id WHERE c.prediction_id=? ORDER BY c.id"
     )
     return [
         LabelRow(prediction_id=row[0], endpoint_id=row[1], label=unpack(row[2]), at=row[3], arrived_at=row[4])

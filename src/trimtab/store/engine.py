@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from trimtab.core.errors import WrongUse
 
 Value = None | int | float | str | bytes
+ALL = 1 << 62
+"""As a LIMIT: every row there is."""
 _INT64 = 1 << 63
 _INSERT = re.compile(r"\s*(?:INSERT|REPLACE)[^(]*\(([^)]*)\)\s*VALUES\s*\(([^)]*)\)", re.IGNORECASE)
 _COMPARED = re.compile(r"([\w.\"]+)\s*(?:[<>]=?|<>|=|LIKE|GLOB)\s*\?", re.IGNORECASE)

@@ -17,6 +17,7 @@ from trimtab.core.ids import new_id
 from trimtab.core.metric import join_value, split_value
 from trimtab.core.nouns import Asset, Data, Run, RunState, Verdict, Version, VersionState
 from trimtab.core.ref import Ref, parse_ref
+from trimtab.store.engine import ALL
 from trimtab.store.ledger import Reader, Tx, Value, within
 from trimtab.store.packing import pack as pack
 from trimtab.store.packing import unpack as unpack
@@ -256,7 +257,7 @@ def set_alias(tx: Tx, asset_name: str, alias: str, version_id: str, *, expect: s
         )
     tx.execute(
         "INSERT INTO alias(workspace, environment, asset_id, name, version_id, epoch) VALUES (?,?,?,?,?,1)"
-        " ON CONFLICT (environment, asset_id, name) DO UPDATE SET version_id=excluded.version_id, epoch=epoch+1",
+        " ON CONFLICT (environment, asset_id, name) DO UPDATE SET version_id=excluded.version_id, epoch=alias.epoch+1",
         (tx.workspace, tx.environment, version.asset_id, alias, version_id),
     )
     tx.note(version_id, alias=f"{asset_name}@{alias}", before=have_id)
@@ -360,7 +361,7 @@ def list_runs(
     picked = {column: value for column, value in wanted.items() if value}
     where = "".join(f" AND {column}=?" for column in picked)
     sql = f"{_RUN} WHERE workspace=? AND environment=?{where} ORDER BY id DESC LIMIT ?"
-    params: list[Value] = [reader.workspace, reader.environment, *picked.values(), limit or -1]
+    params: list[Value] = [reader.workspace, reader.environment, *picked.values(), limit or ALL]
     return [_run(row) for row in reader.query(sql, params)]
 
 
@@ -413,7 +414,7 @@ def add_metrics(tx: Tx, run_id: str, metrics: Iterable[tuple[str, int, float]], 
 
 def metrics_of(reader: Reader, run_id: str) -> dict[str, float]:
     """Return the last value of each metric of a run."""
-    sql = "SELECT name, value, kind FROM metric WHERE run_id=? ORDER BY step, rowid"
+    sql = "SELECT name, value, kind FROM metric WHERE run_id=? ORDER BY step, id"
     return {name: join_value(value, kind) for name, value, kind in reader.query(sql, (run_id,))}
 
 
@@ -483,13 +484,13 @@ def last_cache(reader: Reader, asset: str, op: str) -> CacheEntry | None:
     return _entry(rows[0]) if rows else None
 
 
-# CROSS JOIN keeps the order of the join: from the versions met so far outwards, by index.
-_UP = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
+# CROSS JOIN keeps SQLite to the order of the join: from the versions met so far outwards, by index.
+_UP = """WITH RECURSIVE walk(id) AS (SELECT id FROM version WHERE id=? UNION
   SELECT u.version_id FROM walk w CROSS JOIN made m ON m.version_id = w.id CROSS JOIN used u ON u.run_id = m.run_id),
 step(source, target, run_id, role) AS (SELECT w.id, u.version_id, u.run_id, u.role
   FROM walk w CROSS JOIN made m ON m.version_id = w.id CROSS JOIN used u ON u.run_id = m.run_id)"""
 
-_DOWN = """WITH RECURSIVE walk(id) AS (SELECT ? UNION
+_DOWN = """WITH RECURSIVE walk(id) AS (SELECT id FROM version WHERE id=? UNION
   SELECT m.version_id FROM walk w CROSS JOIN used u ON u.version_id = w.id CROSS JOIN made m ON m.run_id = u.run_id),
 step(source, target, run_id, role) AS (SELECT w.id, m.version_id, m.run_id, u.role
   FROM walk w CROSS JOIN used u ON u.version_id = w.id CROSS JOIN made m ON m.run_id = u.run_id)"""

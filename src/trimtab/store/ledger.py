@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,7 +18,7 @@ import msgspec
 
 from trimtab.core.clock import wall_seconds
 from trimtab.core.digest import canonical, digest_bytes
-from trimtab.core.errors import Conflict, Fault, Unavailable
+from trimtab.core.errors import Conflict, Fault, NotFound, Unavailable, closest
 from trimtab.core.nouns import Data
 from trimtab.store.engine import Engine, Lost, Session
 from trimtab.store.engine import Value as Value
@@ -144,9 +145,22 @@ class Ledger:
         self._thread.start()
 
     @classmethod
-    def open(cls, path: Path, *, workspace: str = "default", environment: str = "dev", actor: str = "") -> Ledger:
-        """Open the ledger in a file, made and migrated if need be; several processes may do so at once."""
-        return cls(SqliteEngine(path), workspace=workspace, environment=environment, actor=actor)
+    def open(
+        cls, location: Path | str, *, workspace: str = "default", environment: str = "dev", actor: str = ""
+    ) -> Ledger:
+        """Open a ledger, made and migrated if need be; several processes may do so at once.
+
+        Args:
+            location: a file, or the URL of a database for which there is a back end.
+            workspace: whose rows are meant.
+            environment: where names resolve and facts are written.
+            actor: who acts, for the audit leaves.
+
+        Raises:
+            NotFound: no back end knows the URL's scheme.
+            Unavailable: the database does not answer.
+        """
+        return cls(_engine(str(location)), workspace=workspace, environment=environment, actor=actor)
 
     @property
     def where(self) -> str:
@@ -367,3 +381,19 @@ class Ledger:
         sql = "INSERT INTO audit(workspace, environment, at, leaf, sha256) VALUES (?,?,?,?,?) RETURNING id"
         number = tx.execute(sql, (self.workspace, self.environment, at, leaf, sha256))[0][0]
         return answer, (int(number), sha256)
+
+
+def _engine(location: str) -> Engine:
+    """Return the engine for a location; that of another database than SQLite comes from an entry point."""
+    scheme, found, _ = location.partition("://")
+    if not found:
+        return SqliteEngine(Path(location))
+    known = {one.name: one for one in entry_points(group="trimtab.ledgers")}
+    if scheme not in known:
+        raise NotFound(
+            f"no ledger is known for {scheme}://{closest(scheme, known)}",
+            where="ledger",
+            fix=f"one of {', '.join(known)}",
+        )
+    engine: Engine = known[scheme].load()(location)
+    return engine

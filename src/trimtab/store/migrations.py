@@ -105,7 +105,44 @@ CREATE INDEX run_scope_state ON run (workspace, environment, state, id);
 CREATE INDEX run_scope_parent ON run (workspace, environment, parent_id, id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+# Rows whose order matters are numbered, not by SQLite's hidden row id: PostgreSQL has none. What other tools name
+# (experiments, their models) does not stand in the way of the project's names: each has a name space of its own.
+_FOURTH = f"""
+CREATE TABLE metric_4 (id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run (id), {_SCOPE}, name TEXT NOT NULL,
+  step INTEGER NOT NULL, at INTEGER NOT NULL, value REAL, kind TEXT NOT NULL) STRICT;
+INSERT INTO metric_4(run_id, workspace, environment, name, step, at, value, kind)
+  SELECT run_id, workspace, environment, name, step, at, value, kind FROM metric ORDER BY rowid;
+DROP TABLE metric;
+ALTER TABLE metric_4 RENAME TO metric;
+CREATE INDEX metric_run ON metric (run_id, name, step);
+CREATE INDEX metric_name ON metric (name, value);
+CREATE TABLE correction_4 (id INTEGER PRIMARY KEY, prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT NULL,
+  at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
+INSERT INTO correction_4(prediction_id, workspace, environment, label, at, arrived_at, replaced_at)
+  SELECT prediction_id, workspace, environment, label, at, arrived_at, replaced_at FROM correction ORDER BY rowid;
+DROP TABLE correction;
+ALTER TABLE correction_4 RENAME TO correction;
+CREATE INDEX correction_prediction ON correction (prediction_id);
+CREATE TABLE asset_4 (id TEXT PRIMARY KEY, {_SCOPE}, space TEXT NOT NULL DEFAULT '', name TEXT NOT NULL, kind TEXT NOT NULL,
+  spec BLOB NOT NULL, created_at INTEGER NOT NULL, UNIQUE (workspace, space, name)) STRICT;
+INSERT INTO asset_4(id, workspace, environment, name, kind, spec, created_at)
+  SELECT id, workspace, environment, name, kind, spec, created_at FROM asset;
+DROP TABLE asset;
+ALTER TABLE asset_4 RENAME TO asset;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+
+ALTERED: dict[int, str] = {
+    4: """
+ALTER TABLE metric ADD COLUMN id INTEGER PRIMARY KEY;
+ALTER TABLE correction ADD COLUMN id INTEGER PRIMARY KEY;
+ALTER TABLE asset ADD COLUMN space TEXT NOT NULL DEFAULT '';
+ALTER TABLE asset DROP CONSTRAINT asset_workspace_name_key;
+ALTER TABLE asset ADD UNIQUE (workspace, space, name);
+""",
+}
+"""Migrations for a database that can alter tables which SQLite has to make anew, by number."""
 
 
 def check_level(have: int) -> None:
@@ -129,7 +166,12 @@ def migrate(connection: apsw.Connection) -> None:
     """
     have = int(connection.pragma("user_version"))
     check_level(have)
-    for number, text in enumerate(MIGRATIONS[have:], start=have + 1):
-        with connection:
-            connection.execute(text)
-            connection.pragma("user_version", number)
+    # A table is rebuilt by taking its name over from the old one, which what points to it must outlive.
+    connection.pragma("foreign_keys", False)
+    try:
+        for number, text in enumerate(MIGRATIONS[have:], start=have + 1):
+            with connection:
+                connection.execute(text)
+                connection.pragma("user_version", number)
+    finally:
+        connection.pragma("foreign_keys", True)

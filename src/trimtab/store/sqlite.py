@@ -31,22 +31,27 @@ class SqliteSession:
             self.connection.pragma("query_only", True)
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement; see ``Session``."""
         try:
             return list(self.connection.execute(sql, tuple(checked(sql, params))))
         except apsw.ConstraintError as error:
             raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
 
     def begin(self) -> None:
+        """Begin to write."""
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
+        """Make it durable."""
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
+        """Undo what was begun."""
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     def close(self) -> None:
+        """Close the connection."""
         self.connection.close()
 
 
@@ -72,28 +77,35 @@ class SqliteEngine:
 
     @property
     def where(self) -> str:
+        """The file."""
         return str(self.path)
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
+        """SQLite's own errors."""
         return (apsw.Error,)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
+        """Hold the file lock."""
         with self._lock:
             yield
 
     def writer(self) -> SqliteSession:
+        """Open a connection that writes."""
         return SqliteSession(self.path, writes=True)
 
     def reader(self) -> SqliteSession:
+        """Open a connection that cannot write."""
         return SqliteSession(self.path, writes=False)
 
     def changes(self) -> int:
+        """Return a number that moves when any process commits."""
         with self._watching:
             return int(self._watch.connection.pragma("data_version"))
 
     def close(self) -> None:
+        """Close what the engine itself holds."""
         with self._watching:
             self._watch.close()
         self._lock.close()

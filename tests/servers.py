@@ -23,11 +23,13 @@ class Postgres:
 
     Args:
         bins: where its programs are.
+        durable: as in production; otherwise it never waits for the disk, which most tests need not.
     """
 
-    def __init__(self, bins: Path) -> None:
+    def __init__(self, bins: Path, *, durable: bool = False) -> None:
         self._bins = bins
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # noqa: S108 - a socket's path must be short
+        self._durable = durable
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         # The server refuses to run as root.
         self._user = "postgres" if os.geteuid() == 0 else ""
         if self._user:
@@ -41,19 +43,24 @@ class Postgres:
         return self.folder / "data"
 
     def start(self) -> None:
-        """Start it; durable as in production, reachable by its socket only."""
+        """Start it, reachable by its socket only."""
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c max_connections=60"
+        if not self._durable:
+            options += " -c fsync=off -c full_page_writes=off"
         self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
-    def new_database(self) -> str:
-        """Make a database and return its URL."""
-        name = f"t{uuid4().hex[:12]}"
-        self._run("createdb", "-h", str(self.folder), "-U", "trimtab", name)
-        return f"postgresql://trimtab@{quote(str(self.folder), safe='')}/{name}"
+    @property
+    def url(self) -> str:
+        """The server's own database."""
+        return f"postgresql://trimtab@{quote(str(self.folder), safe='')}/postgres"
+
+    def new_ledger(self) -> str:
+        """Return the URL of a ledger that is not there yet."""
+        return f"{self.url}?schema=t{uuid4().hex[:12]}"
 
     def close(self) -> None:
         """End it and remove its folder."""

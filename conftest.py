@@ -1,12 +1,11 @@
-"""Servers that the tests of back ends need; each is started once and ended with the session."""
+"""Servers that tests need; each is started once and ended with the session."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-
-from tests.backends.server import Postgres, binaries
+from tests.servers import Postgres, binaries
 
 
 @pytest.fixture(scope="session")
