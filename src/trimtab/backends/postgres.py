@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from trimtab.core.errors import Conflict, Unavailable, WrongUse
@@ -20,6 +20,7 @@ from trimtab.core.optional import need
 from trimtab.store import migrations
 from trimtab.store.engine import Lost, Value, checked
 
+T = TypeVar("T")
 _TURN = 0x7472696D746162  # "trimtab"
 _ESCAPE, _NUL, _ITSELF = "\uf8f0", "\uf8f0\uf8f1", "\uf8f0\uf8f2"
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
@@ -131,9 +132,21 @@ class PostgresSession:
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """Run one statement; see ``Session``."""
-        bound = [encode(value) if isinstance(value, str) else value for value in checked(sql, params)]
+        return self._told(sql, lambda: self._run(translate(sql), _bound(sql, params)))
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Run a statement for each row, many at a time; see ``Session``."""
+        bound = [_bound(sql, row) for row in rows]
+
+        def run() -> None:
+            with self.connection.cursor() as cursor:
+                cursor.executemany(translate(sql), bound)
+
+        self._told(sql, run)
+
+    def _told(self, sql: str, run: Callable[[], T]) -> T:
         try:
-            return self._run(translate(sql), bound)
+            return run()
         except self._refused as error:
             words = str(error).strip().splitlines()[0]
             raise Conflict(f"the ledger refuses it: {words}", where=" ".join(sql.split()[:3])) from error
@@ -179,6 +192,10 @@ class PostgresSession:
 
 
 _KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+
+
+def _bound(sql: str, params: Sequence[Value]) -> list[Value]:
+    return [encode(value) if isinstance(value, str) else value for value in checked(sql, params)]
 
 
 def _of_the_statement(error: Any) -> bool:

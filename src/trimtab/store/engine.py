@@ -29,6 +29,10 @@ class Session(Protocol):
         """
         ...
 
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Run one statement for each row of parameters; errors as in ``execute``."""
+        ...
+
     def begin(self) -> None:
         """Begin a transaction that writes; nobody else writes until it ends."""
         ...

@@ -14,13 +14,14 @@ from trimtab.core.clock import from_micros, to_micros
 from trimtab.core.digest import canonical
 from trimtab.core.errors import Conflict, NotFound, WrongUse, closest
 from trimtab.core.ids import new_id
-from trimtab.core.metric import join_value, split_value
+from trimtab.core.metric import join_value
 from trimtab.core.nouns import Asset, Data, Run, RunState, Verdict, Version, VersionState
 from trimtab.core.ref import Ref, parse_ref
 from trimtab.store.engine import ALL
 from trimtab.store.ledger import Reader, Tx, Value, within
 from trimtab.store.packing import pack as pack
 from trimtab.store.packing import unpack as unpack
+from trimtab.store.points import Point, add_points
 
 _RUN_DATA = ("key_fields", "params", "code", "runtime", "error", "facts", "log")
 _ENDED = get_args(RunState)[1:]
@@ -88,7 +89,7 @@ def put_asset(tx: Tx, *, name: str, kind: str, spec: Data, at: datetime) -> Asse
 
 def find_asset(reader: Reader, name: str) -> Asset | None:
     """Return the asset called ``name``, if there is one."""
-    rows = reader.query(f"{_ASSET} WHERE workspace=? AND name=?", (reader.workspace, name))
+    rows = reader.query(f"{_ASSET} WHERE workspace=? AND space='' AND name=?", (reader.workspace, name))
     return _asset(rows[0]) if rows else None
 
 
@@ -97,7 +98,9 @@ def list_assets(reader: Reader, kind: str = "") -> list[Asset]:
     where, params = (" AND kind=?", (kind,)) if kind else ("", ())
     return [
         _asset(row)
-        for row in reader.query(f"{_ASSET} WHERE workspace=?{where} ORDER BY name", (reader.workspace, *params))
+        for row in reader.query(
+            f"{_ASSET} WHERE workspace=? AND space=''{where} ORDER BY name", (reader.workspace, *params)
+        )
     ]
 
 
@@ -162,13 +165,14 @@ def get_version(reader: Reader, version_id: str) -> Version:
 
 def list_versions(reader: Reader, name: str) -> list[Version]:
     """Return all versions of an asset in this environment, oldest first."""
-    sql = f"{_VERSION} WHERE a.workspace=? AND a.name=? AND v.environment=? ORDER BY v.number"
+    sql = f"{_VERSION} WHERE a.workspace=? AND a.space='' AND a.name=? AND v.environment=? ORDER BY v.number"
     return [_version(row) for row in reader.query(sql, (reader.workspace, name, reader.environment))]
 
 
 def _latest(reader: Reader, name: str, state: str) -> Version | None:
     where = "AND v.state=?" if state else ""
-    sql = f"{_VERSION} WHERE a.workspace=? AND a.name=? AND v.environment=? {where} ORDER BY v.number DESC LIMIT 1"
+    named = f"{_VERSION} WHERE a.workspace=? AND a.space='' AND a.name=? AND v.environment=?"
+    sql = f"{named} {where} ORDER BY v.number DESC LIMIT 1"
     params = (reader.workspace, name, reader.environment, *((state,) if state else ()))
     rows = reader.query(sql, params)
     return _version(rows[0]) if rows else None
@@ -225,7 +229,7 @@ def resolve(reader: Reader, ref: str | Ref) -> Version:
             )
         return found
     if parsed.number:
-        sql = f"{_VERSION} WHERE a.workspace=? AND a.name=? AND v.number=?"
+        sql = f"{_VERSION} WHERE a.workspace=? AND a.space='' AND a.name=? AND v.number=?"
         rows = reader.query(sql, (reader.workspace, name, parsed.number))
         if not rows:
             raise NotFound(f"{name} has no version {parsed.number}", where=str(parsed), fix=f"trimtab show {name}")
@@ -273,7 +277,7 @@ def aliases(reader: Reader, asset_name: str) -> dict[str, str]:
     """Return alias -> version id of an asset in this environment."""
     sql = (
         "SELECT l.name, l.version_id FROM alias l JOIN asset a ON a.id = l.asset_id"
-        " WHERE a.workspace=? AND a.name=? AND l.environment=? ORDER BY l.name"
+        " WHERE a.workspace=? AND a.space='' AND a.name=? AND l.environment=? ORDER BY l.name"
     )
     return {name: version for name, version in reader.query(sql, (reader.workspace, asset_name, reader.environment))}
 
@@ -403,18 +407,14 @@ def users_of(reader: Reader, version_id: str) -> list[Run]:
 
 
 def add_metrics(tx: Tx, run_id: str, metrics: Iterable[tuple[str, int, float]], at: datetime) -> None:
-    """Record metrics, each ``(name, step, value)``, exactly."""
-    for name, step, value in metrics:
-        number, kind = split_value(value)
-        tx.execute(
-            "INSERT INTO metric(run_id, workspace, environment, name, step, at, value, kind) VALUES (?,?,?,?,?,?,?,?)",
-            (run_id, tx.workspace, tx.environment, name, step, to_micros(at), number, kind),
-        )
+    """Record metrics, each ``(name, step, value)``, exactly; the last of the highest step is the metric's latest."""
+    points = [Point(name=name, value=value, step=step, at=to_micros(at)) for name, step, value in metrics]
+    add_points(tx, run_id, points, lambda point: point.step)
 
 
 def metrics_of(reader: Reader, run_id: str) -> dict[str, float]:
-    """Return the last value of each metric of a run."""
-    sql = "SELECT name, value, kind FROM metric WHERE run_id=? ORDER BY step, id"
+    """Return the latest value of each metric of a run."""
+    sql = "SELECT name, value, kind FROM latest WHERE subject=? ORDER BY name"
     return {name: join_value(value, kind) for name, value, kind in reader.query(sql, (run_id,))}
 
 

@@ -55,6 +55,10 @@ class Tx(Reader, Protocol):
         """Run a statement with bound parameters and return its rows."""
         ...
 
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Run a statement for each row of parameters."""
+        ...
+
     def note(self, subject: str, **data: Any) -> None:
         """Add to the audit leaf of this request what happened to ``subject``."""
         ...
@@ -102,6 +106,10 @@ class _Transaction:
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         return self._session.execute(sql, params)
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        if rows:
+            self._session.execute_many(sql, rows)
 
     def note(self, subject: str, **data: Any) -> None:
         self.notes.append({"subject": subject, **data})

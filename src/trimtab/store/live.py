@@ -85,7 +85,7 @@ def put_endpoint(tx: Tx, *, name: str, spec: Data, at: datetime) -> Endpoint:
             tx.execute("UPDATE endpoint SET spec=? WHERE id=?", (pack(spec), known.id))
             tx.note(known.id, spec="changed")
         return msgspec.structs.replace(known, spec=spec)
-    kind = tx.query("SELECT kind FROM asset WHERE workspace=? AND name=?", (tx.workspace, name))
+    kind = tx.query("SELECT kind FROM asset WHERE workspace=? AND space='' AND name=?", (tx.workspace, name))
     if kind:
         raise Conflict(f"{name!r} is a {kind[0][0]} already", where=name, fix="choose another name")
     made_id = new_id("end")

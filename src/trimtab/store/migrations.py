@@ -105,17 +105,27 @@ CREATE INDEX run_scope_state ON run (workspace, environment, state, id);
 CREATE INDEX run_scope_parent ON run (workspace, environment, parent_id, id);
 """
 
-# Rows whose order matters are numbered, not by SQLite's hidden row id: PostgreSQL has none. What other tools name
-# (experiments, their models) does not stand in the way of the project's names: each has a name space of its own.
+# SQLite's hidden row id orders nothing: PostgreSQL has none. A point of a metric is itself its key, so that one which
+# is sent twice is kept once; the last one of each metric stands beside them. What other tools name (experiments,
+# their models) does not stand in the way of the project's names: each has a name space of its own.
+_POINTS = f"""
+CREATE TABLE metric (run_id TEXT NOT NULL REFERENCES run (id), {_SCOPE}, name TEXT NOT NULL, at INTEGER NOT NULL,
+  step INTEGER NOT NULL, value REAL NOT NULL, kind TEXT NOT NULL,
+  PRIMARY KEY (run_id, name, at, step, value, kind)) STRICT, WITHOUT ROWID;
+CREATE TABLE latest (subject TEXT NOT NULL, {_SCOPE}, name TEXT NOT NULL, value REAL, kind TEXT NOT NULL,
+  step INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (subject, name)) STRICT, WITHOUT ROWID;
+"""
 _FOURTH = f"""
-CREATE TABLE metric_4 (id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run (id), {_SCOPE}, name TEXT NOT NULL,
-  step INTEGER NOT NULL, at INTEGER NOT NULL, value REAL, kind TEXT NOT NULL) STRICT;
-INSERT INTO metric_4(run_id, workspace, environment, name, step, at, value, kind)
-  SELECT run_id, workspace, environment, name, step, at, value, kind FROM metric ORDER BY rowid;
-DROP TABLE metric;
-ALTER TABLE metric_4 RENAME TO metric;
-CREATE INDEX metric_run ON metric (run_id, name, step);
-CREATE INDEX metric_name ON metric (name, value);
+ALTER TABLE metric RENAME TO metric_3;
+DROP INDEX metric_run;
+DROP INDEX metric_name;
+{_POINTS}
+INSERT OR IGNORE INTO metric(run_id, workspace, environment, name, at, step, value, kind)
+  SELECT run_id, workspace, environment, name, at, step, coalesce(value, 0.0), kind FROM metric_3;
+INSERT INTO latest(subject, workspace, environment, name, value, kind, step, at)
+  SELECT run_id, workspace, environment, name, value, kind, step, at FROM (SELECT *, row_number() OVER (
+    PARTITION BY run_id, name ORDER BY step DESC, rowid DESC) AS place FROM metric_3) WHERE place = 1;
+DROP TABLE metric_3;
 CREATE TABLE correction_4 (id INTEGER PRIMARY KEY, prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT NULL,
   at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
 INSERT INTO correction_4(prediction_id, workspace, environment, label, at, arrived_at, replaced_at)
@@ -131,11 +141,29 @@ DROP TABLE asset;
 ALTER TABLE asset_4 RENAME TO asset;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+# What tracking clients write. Times are milliseconds, as they send them; ``tracked`` is a run's other half.
+_FIFTH = f"""
+CREATE TABLE experiment (id TEXT PRIMARY KEY REFERENCES asset (id), {_SCOPE}, number INTEGER NOT NULL, name TEXT NOT NULL,
+  stage TEXT NOT NULL, root TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
+  UNIQUE (workspace, number), UNIQUE (workspace, name)) STRICT;
+CREATE TABLE tracked (run_id TEXT PRIMARY KEY REFERENCES run (id), {_SCOPE}, experiment INTEGER NOT NULL, name TEXT NOT NULL,
+  status TEXT NOT NULL, stage TEXT NOT NULL, start_ms INTEGER NOT NULL, end_ms INTEGER, deleted_ms INTEGER,
+  user_id TEXT NOT NULL, root TEXT NOT NULL) STRICT;
+CREATE INDEX tracked_list ON tracked (workspace, experiment, stage, start_ms DESC, run_id);
+CREATE TABLE param (subject TEXT NOT NULL, {_SCOPE}, name TEXT NOT NULL, value TEXT NOT NULL,
+  PRIMARY KEY (subject, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE tag (subject TEXT NOT NULL, {_SCOPE}, name TEXT NOT NULL, value TEXT NOT NULL,
+  PRIMARY KEY (subject, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE artifact (root TEXT NOT NULL, {_SCOPE}, path TEXT NOT NULL, blob TEXT NOT NULL, size INTEGER NOT NULL,
+  at INTEGER NOT NULL, PRIMARY KEY (root, path)) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 
 ALTERED: dict[int, str] = {
-    4: """
-ALTER TABLE metric ADD COLUMN id INTEGER PRIMARY KEY;
+    4: f"""
+DROP TABLE metric;
+{_POINTS}
 ALTER TABLE correction ADD COLUMN id INTEGER PRIMARY KEY;
 ALTER TABLE asset ADD COLUMN space TEXT NOT NULL DEFAULT '';
 ALTER TABLE asset DROP CONSTRAINT asset_workspace_name_key;

@@ -37,6 +37,13 @@ class SqliteSession:
         except apsw.ConstraintError as error:
             raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
 
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Run a statement for each row; see ``Session``."""
+        try:
+            self.connection.executemany(sql, [tuple(checked(sql, row)) for row in rows])
+        except apsw.ConstraintError as error:
+            raise Conflict(f"the ledger refuses it: {error}", where=" ".join(sql.split()[:3])) from error
+
     def begin(self) -> None:
         """Begin to write."""
         self.connection.execute("BEGIN IMMEDIATE")
