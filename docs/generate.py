@@ -31,6 +31,8 @@ def cli() -> str:
         rows = []
         for parameter in command.params:
             names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+            if parameter.param_type_name == "option" and not parameter.is_flag:
+                names += f" {parameter.metavar or (parameter.name or '').upper()}"
             if parameter.param_type_name == "argument":
                 names = (parameter.metavar or parameter.name or "").upper()
             rows.append(f"| `{names}` | {getattr(parameter, 'help', '') or ''} |")

@@ -52,7 +52,8 @@ def served(app: App) -> dict[str, tuple[float, Any]]:
     """Return prediction id -> (score that was served, label) of every labelled answer."""
     endpoint = live.need_endpoint(app.store.ledger, ENDPOINT)
     sql = (
-        "SELECT c.prediction_id, c.score, l.label FROM call c JOIN label l ON l.prediction_id = c.prediction_id"
+        "SELECT c.prediction_id, c.score, l.label FROM call c"
+        " JOIN label l ON l.prediction_id = c.prediction_id AND l.endpoint_id = c.endpoint_id"
         " WHERE c.endpoint_id = ? AND c.status = 200"
     )
     return {row[0]: (row[1], facts.unpack(row[2])) for row in app.store.ledger.query(sql, (endpoint.id,))}

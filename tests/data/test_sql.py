@@ -70,6 +70,8 @@ def test_tables_stand_under_their_names(filled: Bench) -> None:
         ("timestamp_ns '2024-01-02 03:04:05.123456789'", "2024-01-02 03:04:05.123456789", "TIMESTAMP_NS"),
         ("9223372036854775807", 9223372036854775807, "BIGINT"),
         ("true", True, "BOOLEAN"),
+        ("timestamp 'infinity'", "infinity", "TIMESTAMP"),
+        ("date '0044-01-01 (BC)'", "0044-01-01 (BC)", "DATE"),
     ],
 )
 def test_values_are_what_json_can_say(filled: Bench, expression: str, value: Any, kind: str) -> None:
@@ -85,7 +87,7 @@ def test_values_are_what_json_can_say(filled: Bench, expression: str, value: Any
         "drop table clean", "create table t as select 1", "copy clean to 'x.csv'", "insert into clean values (1, 2)",
         "attach 'x.db'", "set threads = 1", "pragma database_list", "install httpfs", "export database 'x'",
         "select 1; drop table clean", "", "explain analyze copy clean to 'x.csv'", "call pragma_version()",
-        "delete from clean",
+        "delete from clean", "pivot clean on id using count(*); drop table clean",
     ],
 )  # fmt: skip
 def test_only_reading_is_allowed(filled: Bench, text: str) -> None:

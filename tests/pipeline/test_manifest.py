@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,7 @@ def test_problems_come_back(folder: Folder) -> None:
     [
         (f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})", "SIGSEGV"),
         ("import os; os._exit(9)", "exit code 9"),
+        ("import os; os._exit(0)", "exit code 0"),
         ("import time; time.sleep(30)", "took more than"),
     ],
 )
@@ -58,6 +60,16 @@ def test_modules_that_end_their_process(folder: Folder, line: str, says: str) ->
     with pytest.raises(ProjectError, match=says) as caught:
         read_manifest(folder.project, folder.store, timeout_s=3)
     assert caught.value.where == "trimtab.yaml:2"
+
+
+def test_what_a_module_leaves_behind_holds_nobody_up(folder: Folder) -> None:
+    """A process that a module started ends with the worker that imported the module."""
+    line = "import subprocess, pathlib\nchild = subprocess.Popen(['sleep', '60'])\n"
+    keep = f"pathlib.Path({str(folder.root / 'pid')!r}).write_text(str(child.pid))"
+    folder.edit("steps.py", "import trimtab as tt", f"import trimtab as tt\n{line}{keep}")
+    assert read_manifest(folder.project, folder.store, timeout_s=30).declarations
+    child = Path("/proc") / (folder.root / "pid").read_text()
+    assert not child.exists() or " Z " in (child / "stat").read_text()
 
 
 def test_unknown_manifest(folder: Folder) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.pipeline.conftest import Folder
 from trimtab.core.errors import NotFound, ProjectError, WrongUse
 from trimtab.pipeline.plan import Stage
+from trimtab.store import facts
 
 
 def _stages(folder: Folder) -> dict[str, Stage]:
@@ -40,6 +41,17 @@ def test_second_plan_reuses_everything(folder: Folder) -> None:
     assert {stage.action for stage in stages.values()} == {"reuse"}
     assert stages["make:sizes"].version == "sizes:1"
     assert stages["gate:best"].reason == "best:1 passed its gate"
+
+
+def test_lost_data_is_made_again(folder: Folder) -> None:
+    """A cached version whose content is gone is not reused: the plan says so, and running mends it."""
+    folder.run()
+    version = facts.resolve(folder.store.ledger, "sizes")
+    folder.store.blobs.path(version.location["blob"]).unlink()
+    stage = _stages(folder)["make:sizes"]
+    assert stage.action == "run" and stage.reason.startswith("its data is gone: blob sha256:")
+    assert folder.run().ok and folder.value("sizes") == folder.value("sizes:1")
+    assert {stage.action for stage in _stages(folder).values()} == {"reuse"}
 
 
 def test_changed_helper_is_named(folder: Folder) -> None:

@@ -91,6 +91,10 @@ def test_no_project_file(tmp_path: Path) -> None:
         ),
         ("project: p\nmodules: [m]\nenvironments: [dev]\n", 3, "holds keys and values"),
         ("- a\n", 1, "holds keys and values"),
+        ("project: p\nmodules: [m]\nenvironments: &a {dev: *a}\n", 3, "repeats a part"),
+        ("project: &a [*a]\nmodules: [m]\n", 1, "repeats a part"),
+        ("project: p\n? [a]\n: 1\n", 2, "no plain word"),
+        (f"project: p\nmodules: [m]\nenvironments: {{dev: {'x' * 5000!r}}}\n", 3, "holds keys and values"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:

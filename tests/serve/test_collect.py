@@ -9,7 +9,7 @@ import pytest
 from tests.serve.stand import START, Traffic, deploy, make_version, put_endpoint
 from trimtab.serve.collect import collect
 from trimtab.serve.frames import calls_folder
-from trimtab.store.calls import find_calls
+from trimtab.store.calls import calls_of
 from trimtab.store.intake import Buffered
 from trimtab.store.store import Store, open_store
 
@@ -32,7 +32,7 @@ def test_each_request_counts_once(store: Store, traffic: Traffic) -> None:
         traffic.sent = 0
         traffic.send(3, START, score=0.1)
     assert _count(store) == 3
-    found = find_calls(store.ledger, [first])[first]
+    found = calls_of(store.ledger, [first])[0]
     assert found.score == 0.9 and found.prediction is True and found.at == int(START.timestamp() * 1e6)
     assert collect(store) == 0
 

@@ -12,6 +12,7 @@ from trimtab.serve.frames import decode_label, labels_folder
 from trimtab.serve.labels import MOST, accept_labels
 from trimtab.store.calls import corrections
 from trimtab.store.intake import Offset, read
+from trimtab.store.live import need_endpoint
 from trimtab.store.store import Store
 
 
@@ -35,8 +36,9 @@ def test_labels_are_counted(store: Store, ids: list[str]) -> None:
     assert accept_labels(store, "api", items, START) == {"accepted": 3, "duplicates": 0, "corrections": 0}
     assert accept_labels(store, "api", items, START) == {"accepted": 0, "duplicates": 3, "corrections": 0}
     changed = [{"prediction_id": ids[0], "label": False, "at": "2026-01-02T00:00:00Z"}]
+    endpoint = need_endpoint(store.ledger, "api").id
     assert accept_labels(store, "api", changed, START) == {"accepted": 1, "duplicates": 0, "corrections": 1}
-    assert [one.label for one in corrections(store.ledger, ids[0])] == [True]
+    assert [one.label for one in corrections(store.ledger, endpoint, ids[0])] == [True]
     assert len(_kept(store)) == 3
 
 
@@ -56,6 +58,22 @@ def test_an_unknown_prediction_refuses_the_whole_batch(store: Store, ids: list[s
         accept_labels(store, "api", items, START)
     assert unknown[:60] in caught.value.message and caught.value.where == "labels[1].prediction_id"
     assert _kept(store) == [] and read(labels_folder(store.home.intake), Offset(0, 0))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("item", "where"),
+    [
+        ({"label": 1 << 64}, "labels[0].label"),
+        ({"label": -(1 << 63) - 1}, "labels[0].label"),
+        ({"label": True, "at": "9999-12-31T23:59:59-12:00"}, "labels[0].at"),
+        ({"label": True, "at": "0001-01-01T00:00:00+14:00"}, "labels[0].at"),
+    ],
+)
+def test_values_out_of_range_are_named(store: Store, ids: list[str], item: dict[str, Any], where: str) -> None:
+    """A number or a time that cannot be kept exactly is the sender's mistake, not a fault."""
+    with pytest.raises(BadInput) as caught:
+        accept_labels(store, "api", [{"prediction_id": ids[0], **item}], START)
+    assert caught.value.where == where
 
 
 def test_predictions_of_another_endpoint_are_unknown(store: Store, ids: list[str]) -> None:

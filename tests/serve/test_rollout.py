@@ -17,7 +17,7 @@ from trimtab.serve import rollout
 from trimtab.serve.labels import accept_labels
 from trimtab.serve.routes import load
 from trimtab.store import facts, live
-from trimtab.store.calls import find_calls
+from trimtab.store.calls import calls_of
 from trimtab.store.live import RolloutRow
 from trimtab.store.store import Store
 
@@ -263,7 +263,7 @@ def test_late_labels_reverse_a_promotion(store: Store) -> None:
     with Traffic(store) as traffic:
         ids = traffic.send(200, START + MINUTE, score=0.9)
     assert stage.advance(START + HOUR)[0]["state"] == "watching" and stage.champion == "line:2"
-    arms = find_calls(store.ledger, ids)
+    arms = {call.prediction_id: call for call in calls_of(store.ledger, ids)}
     items = [{"prediction_id": one, "label": not arms[one].candidate} for one in ids]
     accept_labels(store, "api", items, START + HOUR + MINUTE)
     (said,) = stage.advance(START + HOUR + 2 * MINUTE)

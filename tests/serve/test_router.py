@@ -105,6 +105,7 @@ class Asked:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.headers: dict[str, str] = {}
 
     async def __call__(self, method: str, path: str, body: Any = b"", **headers: str) -> tuple[int, Any]:
         """Return status and JSON of the answer."""
@@ -114,7 +115,8 @@ class Asked:
             named.setdefault("content-length", str(len(sent)))
         protocol = Protocol(sent)
         await self._router.__rsgi__(Scope(method, path, named), protocol)
-        status, _, answer = protocol.answer
+        status, told, answer = protocol.answer
+        self.headers = dict(told)
         return status, msgspec.json.decode(answer) if answer else None
 
     async def score(self, **headers: str) -> tuple[int, Any]:
@@ -311,6 +313,22 @@ def test_without_the_control_process_scoring_goes_on(store: Store) -> None:
         assert (await ask.score())[0] == 200
 
     _run(store, work, control=False)
+
+
+def test_an_answer_that_is_not_on_record_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk scoring goes on; the answer, the counts and the log tell that nothing was recorded."""
+    _rolling(store)
+    monkeypatch.setattr("trimtab.store.intake.Buffered.append", lambda *_: False)
+
+    async def work(ask: Asked) -> None:
+        for _ in range(3):
+            assert (await ask.score())[0] == 200
+            assert ask.headers["trimtab-recorded"] == "false"
+
+    _run(store, work)
+    assert capfd.readouterr().err.count("are not on record") == 1
 
 
 def test_a_token_guards_everything_but_health(store: Store) -> None:

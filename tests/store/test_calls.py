@@ -34,15 +34,28 @@ def test_the_first_prediction_of_an_id_stands(ledger: Ledger) -> None:
     one, two = _call(1), _call(2, prediction=None, score=None, candidate=True)
     assert write(ledger, calls.record_calls, [one, two, _call(1, weight=0.5)]) == 2
     assert write(ledger, calls.record_calls, [_call(2, score=0.9), _call(3, prediction="late")]) == 1
-    found = calls.find_calls(ledger, [one.prediction_id, two.prediction_id, "unknown"])
-    assert found == {one.prediction_id: one, two.prediction_id: two}
+    keys = [(row.endpoint_id, row.prediction_id) for row in (one, two)]
+    found = calls.find_calls(ledger, [*keys, ("end_1", "unknown"), ("end_2", one.prediction_id)])
+    assert found == dict(zip(keys, (one, two), strict=True))
+
+
+def test_an_id_may_be_used_for_several_endpoints(ledger: Ledger) -> None:
+    """What one caller's action asks of two endpoints under one id is two predictions with two labels."""
+    rows = [_call(1), _call(1, endpoint_id="end_2", at=7)]
+    assert write(ledger, calls.record_calls, rows) == 2
+    assert {row.endpoint_id for row in calls.calls_of(ledger, [rows[0].prediction_id])} == {"end_1", "end_2"}
+    labels = [_label(1, True, 10), _label(1, False, 11, endpoint_id="end_2")]
+    assert write(ledger, calls.record_labels, labels) == (2, 0)
+    for name, label in (("end_1", True), ("end_2", False)):
+        (found,) = calls.labelled(ledger, name, 0, 100)
+        assert (found.call.endpoint_id, found.label) == (name, label)
 
 
 def test_many_predictions_are_found_at_once(ledger: Ledger) -> None:
     """More ids than a statement takes parameters are found all the same."""
     rows = [_call(number) for number in range(1, 1300)]
     assert write(ledger, calls.record_calls, rows) == len(rows)
-    assert len(calls.find_calls(ledger, (row.prediction_id for row in rows))) == len(rows)
+    assert len(calls.find_calls(ledger, ((row.endpoint_id, row.prediction_id) for row in rows))) == len(rows)
 
 
 def test_a_score_that_is_no_number_is_refused_by_name(ledger: Ledger) -> None:
@@ -50,7 +63,7 @@ def test_a_score_that_is_no_number_is_refused_by_name(ledger: Ledger) -> None:
     with pytest.raises(WrongUse, match="NaN") as caught:
         write(ledger, calls.record_calls, [_call(1), _call(2, score=float("nan"))])
     assert caught.value.where == "score"
-    assert calls.find_calls(ledger, [_call(1).prediction_id]) == {}
+    assert calls.calls_of(ledger, [_call(1).prediction_id]) == []
 
 
 def test_labels_are_new_or_the_same_or_a_correction(ledger: Ledger) -> None:
@@ -61,8 +74,8 @@ def test_labels_are_new_or_the_same_or_a_correction(ledger: Ledger) -> None:
     assert write(ledger, calls.record_labels, [_label(1, False, 30), _label(2, None, 30)]) == (1, 1)
     found = calls.labelled(ledger, "end_1", 0, 100)
     assert [(one.label, one.arrived_at) for one in found] == [(False, 10), (None, 10)]
-    assert calls.corrections(ledger, _call(1).prediction_id) == [_label(1, True, 30, at=9)]
-    assert calls.corrections(ledger, _call(2).prediction_id) == []
+    assert calls.corrections(ledger, "end_1", _call(1).prediction_id) == [_label(1, True, 30, at=9)]
+    assert calls.corrections(ledger, "end_1", _call(2).prediction_id) == []
 
 
 def test_labelled_predictions_come_once_each_by_arrival(ledger: Ledger) -> None:

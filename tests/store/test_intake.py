@@ -138,6 +138,24 @@ def test_a_full_disk_drops_and_harms_nobody(tmp_path: Path, monkeypatch: pytest.
     log.close()
 
 
+def test_a_nearly_full_disk_gets_a_smaller_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a whole segment does not fit a smaller one does, and frames of any size go on being kept or counted."""
+    reserve = os.posix_fallocate
+
+    def nearly_full(file: int, start: int, size: int) -> None:
+        if size > 4096:
+            raise OSError(28, "No space left on device")
+        reserve(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", nearly_full)
+    log = Buffered(tmp_path, 1 << 20)
+    assert log.append(b"x" * 4000) and not log.append(b"y" * 5000)
+    time.sleep(0.15)
+    assert all(log.append(bytes([number]) * 3000) for number in range(5))
+    assert len(read(tmp_path, START)[0]) == 6 and log.dropped == 1
+    log.close()
+
+
 def test_an_append_does_not_wait_for_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a flush waits for a slow disk, appends go on, over the end of a segment too."""
     waiting, go = threading.Event(), threading.Event()

@@ -127,9 +127,9 @@ LOOKUPS: dict[str, Callable[[Reader], object]] = {
     "list_firings": lambda r: live.list_firings(r, "aut_1"),
     "list_alarms": lambda r: live.list_alarms(r, "end_1"),
     "get_state": lambda r: live.get_state(r, "k"),
-    "find_calls": lambda r: calls.find_calls(r, ["p.0"]),
+    "find_calls": lambda r: calls.find_calls(r, [("e", "p.0")]),
     "labelled": lambda r: calls.labelled(r, "end_1", 0, 1),
-    "corrections": lambda r: calls.corrections(r, "p.0"),
+    "corrections": lambda r: calls.corrections(r, "e", "p.0"),
     "get_offset": lambda r: calls.get_offset(r, "calls"),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.builders import START, at
-from trimtab.core.errors import Fault, WrongUse
+from trimtab.core.errors import Corrupt, Fault, WrongUse
 from trimtab.store.store import open_store
 
 
@@ -56,3 +56,22 @@ def test_opening_a_store_is_light(tmp_path: Path) -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def test_a_lost_ledger_is_not_taken_for_a_new_store(tmp_path: Path) -> None:
+    """An empty or missing ledger beside tables or blobs is damage, and is told before anything is written."""
+    with open_store(tmp_path) as store:
+        store.blobs.put(b"content")
+    for path in tmp_path.glob("ledger.db*"):
+        path.unlink()
+    with pytest.raises(Corrupt, match="the ledger is gone"):
+        open_store(tmp_path)
+    (tmp_path / "ledger.db").touch()
+    with pytest.raises(Corrupt, match="the ledger is empty"):
+        open_store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    """A store below a place where nothing can be written is the caller's mistake."""
+    with pytest.raises(WrongUse, match="cannot be made"):
+        open_store(Path("/proc/x"))

@@ -76,8 +76,20 @@ class Control:
             "environment": self.store.environment,
             "clock": self.clock(),
             "routes": table.epoch,
-            "problem": self.problem,
+            "problem": self.problem or self._dropped(),
         }
+
+    def _dropped(self) -> Data:
+        """Return what is wrong where answers could not be recorded."""
+        try:
+            dropped = self._router().get("dropped_frames", 0) if self._router is not None else 0
+        except Unavailable:
+            return {}
+        if not dropped:
+            return {}
+        text = f"{dropped} answers since the router started are not on record: they cannot be labelled or watched"
+        fix = "make room on the disk of the store's folder; the router goes on recording by itself"
+        return Unavailable(text, where=str(self.store.home.intake), fix=fix).as_data()
 
     def clock(self) -> Data:
         """Return event time and whether it is simulated."""

@@ -58,13 +58,13 @@ def console() -> Any:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
     """Print a table for a person."""
     box = need("rich.box")
-    grid = need("rich.table").Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    text = need("rich.text").Text
+    grid = need("rich.table").Table(title=text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     cells = [[_cell(value) for value in row] for row in rows]
     screen = console()
     whole = _unbroken(columns, cells, screen.width)
     for index, column in enumerate(columns):
-        grid.add_column(column, overflow="fold", no_wrap=index in whole)
-    text = need("rich.text").Text
+        grid.add_column(text(column), overflow="fold", no_wrap=index in whole)
     for row in cells:
         grid.add_row(*[text(cell) for cell in row])
     screen.print(grid)
@@ -89,7 +89,10 @@ def _cell(value: Any) -> str:
 def fail(error: Exception | None, *, as_json: bool) -> int:
     """Print an error and return the exit code that belongs to it; None stands for an interruption."""
     if error is None:
-        print("interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
+        text = "interrupted; what was finished is kept, run the same command again to go on"
+        if as_json:
+            print(to_json({"error": {"type": "Interrupted", "message": text, "where": "", "fix": ""}}))
+        print(text, file=sys.stderr)
         return 130
     if isinstance(error, TrimtabError):
         code, data, text = error.exit_code, error.as_data(), str(error)

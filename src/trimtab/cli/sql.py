@@ -10,6 +10,7 @@ import typer
 
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, emit, table
+from trimtab.core.nouns import Data
 from trimtab.data.sql import query
 from trimtab.serve.fold import fold
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     @app.command("sql")
     def sql(
         text: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL; reading only.")],
+        limit: Annotated[int, typer.Option(help="Rows to print at most; 0 for all. --json prints all.")] = 100,
         as_json: Json = False,
         env: Env = "dev",
         store: Dir = None,
@@ -28,7 +30,12 @@ def register(app: typer.Typer) -> None:
         with open_app(Path.cwd(), environment=env, store=store) as opened:
             if {"calls", "labels"} & set(re.findall(r"[a-z_]+", text.lower())):
                 fold(opened.store)
-            answer = query(opened.store, text)
-        rows = answer["rows"]
-        emit(answer, as_json, lambda: table(answer["columns"], rows))
+            answer = query(opened.store, text, limit=None if as_json or limit <= 0 else limit)
+        emit(answer, as_json, lambda: _show(answer))
         return 0
+
+
+def _show(answer: Data) -> None:
+    table(answer["columns"], answer["rows"])
+    if answer["more"]:
+        print(f"the first {len(answer['rows'])} rows; --limit 0 prints all")

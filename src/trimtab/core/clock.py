@@ -85,8 +85,10 @@ def parse_time(text: str) -> datetime:
     """
     try:
         return as_utc(datetime.fromisoformat(text))
-    except ValueError as error:
-        raise WrongUse(f"{text!r} is not an ISO 8601 time", fix="write it like 2013-04-01T06:00:00Z") from error
+    except (ValueError, OverflowError) as error:
+        raise WrongUse(
+            f"{text[:80]!r} is not an ISO 8601 time that a calendar has", fix="write it like 2013-04-01T06:00:00Z"
+        ) from error
 
 
 def parse_duration(text: str | timedelta) -> timedelta:

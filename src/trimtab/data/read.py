@@ -278,7 +278,7 @@ def _json_lines(content: bytes, told: str) -> list[tuple[int, Any]]:
             continue
         try:
             rows.append((number, msgspec.json.decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             cut = number == last and not content.endswith(b"\n")
             what = "the last line is cut off" if cut else "the line is not JSON"
             raise BadSource(
@@ -290,7 +290,7 @@ def _json_lines(content: bytes, told: str) -> list[tuple[int, Any]]:
 def _json_rows(content: bytes, told: str) -> list[tuple[int, Any]]:
     try:
         found = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         fix = "give format='jsonl'" if b"}\n{" in content.replace(b"\r", b"") else _AGAIN
         raise BadSource(f"the file is not JSON: {error}", where=told, fix=fix) from error
     if not isinstance(found, list):

@@ -123,6 +123,9 @@ def query(store: Store, text: str, *, limit: int | None = None) -> Data:
             return _answer(connection.sql(text), limit)
         except duckdb.Error as error:
             raise _failed(error, views, text) from error
+        except RuntimeError as error:
+            # What DuckDB makes of Ctrl-C.
+            raise KeyboardInterrupt if "interrupted" in str(error).lower() else error from error
     finally:
         connection.close()
 
@@ -149,6 +152,8 @@ def _one_that_reads(connection: Any, text: str) -> None:
         raise WrongUse(f"there are {len(statements)} statements", fix="give one statement that reads")
     kind = str(statements[0].type).rpartition(".")[2]
     told = _words(text)
+    if kind == "MULTI" and told & {"pivot", "unpivot"}:
+        return  # PIVOT is carried out as several statements, each of which reads
     if kind not in _READS or (kind == "EXPLAIN" and "analyze" in told):
         raise WrongUse(
             f"`trimtab sql` only reads, and this is {kind} {' '.join(sorted(told & {'analyze'}))}".rstrip(),
@@ -305,7 +310,20 @@ def _values(column: Any, kind: str) -> list[Any]:
         return [None if value is None else int(value) for value in column.to_pylist()]
     if column.type == pyarrow.timestamp("ns"):
         column = column.cast(pyarrow.string())
-    return [plain(value) for value in column.to_pylist()]
+    try:
+        return [plain(value) for value in column.to_pylist()]
+    except (OverflowError, ValueError):
+        # A time that no calendar of Python's has (infinity, before Christ) is told as DuckDB writes it.
+        return _written(column, kind)
+
+
+def _written(column: Any, kind: str) -> list[Any]:
+    duckdb: Any = need("duckdb")
+    held = need("pyarrow").table({"a": column})
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("held", held)
+        return [row[0] for row in connection.sql("SELECT a::VARCHAR FROM held").fetchall()]
 
 
 def _failed(error: Exception, views: _Views, text: str) -> TrimtabError:

@@ -5,6 +5,7 @@ Light to import: the planner asks for fingerprints here, and engines are importe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,12 @@ def _matches(declaration: Declaration, root: Path, pattern: str) -> list[str]:
         )
     hidden = any(part.startswith(".") for part in parts)
     found = [path.relative_to(root) for path in root.glob(pattern) if path.is_file()]
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            raise BadSource("the name of this file is not UTF-8", where=shown, fix="rename it") from error
     names = [path.as_posix() for path in found if hidden or not any(part.startswith(".") for part in path.parts)]
     if not names:
         raise BadSource(

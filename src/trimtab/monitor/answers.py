@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from msgspec import Struct, field
@@ -99,7 +100,8 @@ def read_answers(store: Store, now: datetime) -> Chunk:
         for pair in whole([*before.ahead, *payloads])
         if pair[0].status < 400 and not pair[0].named and pair[0].endpoint_id in own
     ]
-    counted, kept = _once(frames, find_calls(ledger, [first_id(frame) for frame, _ in frames]), before.seen, now)
+    known = find_calls(ledger, [(frame.endpoint_id, first_id(frame)) for frame, _ in frames])
+    counted, kept = _once(frames, known, before.seen, now)
     return Chunk(
         start=start,
         behind=behind,
@@ -110,12 +112,14 @@ def read_answers(store: Store, now: datetime) -> Chunk:
     )
 
 
-def _once(frames: Frames, known: Mapping[str, CallRow], seen: Sequence[bytes], now: datetime) -> tuple[Frames, Kept]:
+def _once(
+    frames: Frames, known: Mapping[tuple[str, str], CallRow], seen: Sequence[bytes], now: datetime
+) -> tuple[Frames, Kept]:
     """Return the frames that count, and what is carried on: those that are early, or not taken in yet."""
     marks = dict.fromkeys(seen)
     counted, ahead = [], []
     for frame, answer in frames:
-        row, mark = known.get(first_id(frame)), bytes.fromhex(frame.request_id)
+        row, mark = known.get((frame.endpoint_id, first_id(frame))), _mark(frame)
         if row is None or frame.at_us > to_micros(now):
             ahead.append(encode(frame))
         elif mark not in marks and (row.at, row.latency_us, row.deployment_id) == (
@@ -126,6 +130,11 @@ def _once(frames: Frames, known: Mapping[str, CallRow], seen: Sequence[bytes], n
             marks[mark] = None
             counted.append((frame, answer))
     return counted, Kept(ahead=ahead, seen=list(marks)[-_REMEMBERED:])
+
+
+def _mark(frame: CallFrame) -> bytes:
+    """Return what a request is remembered by: its id names it within its endpoint."""
+    return blake2b(f"{frame.endpoint_id}/{frame.request_id}".encode(), digest_size=8).digest()
 
 
 def _answered(frame: CallFrame, answer: Answer) -> Answered:

@@ -320,7 +320,7 @@ class _Executor:
             return False
         candidate = decision.inputs.get("candidate")
         run = self._new_run(stage, node, decision)
-        always = bool(stage.fingerprint.get("always"))
+        always = bool(stage.fingerprint.get("always")) or decision.lost
         if not self._records.begin(run, decision.used, candidate=candidate, always=always):
             return False
         stale = [*self._passed_over.get(stage.id, []), *decision.stale]

@@ -57,10 +57,10 @@ def find_call(reader: Reader, prediction_id: str) -> CallRow:
     Raises:
         NotFound: no such prediction is recorded (yet).
     """
-    found = calls.find_calls(reader, [prediction_id])
-    if prediction_id not in found:
+    found = calls.calls_of(reader, [prediction_id])
+    if not found:
         raise NotFound(f"there is no prediction {prediction_id}", fix="calls are recorded within seconds; check the id")
-    return found[prediction_id]
+    return found[0]
 
 
 def find_run(reader: Reader, run_id: str) -> Run:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -153,30 +157,47 @@ def _describe(project: Project, files: list[str], timeout_s: float) -> Answer:
     modules = {name: project.where("modules", index) for index, name in enumerate(project.modules)}
     request = Request(root=str(project.root), modules=modules, files=files)
     names = ", ".join(project.modules)
-    try:
-        done = subprocess.run(
+    # Files, not pipes: a process that the modules left behind would hold a pipe open, and this one with it.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answered, tempfile.TemporaryFile() as said:
+        asked.write(msgspec.json.encode(request))
+        asked.seek(0)
+        child = subprocess.Popen(
             command("trimtab.pipeline.describe"),
-            input=msgspec.json.encode(request),
-            capture_output=True,
+            stdin=asked,
+            stdout=answered,
+            stderr=said,
             cwd=project.root,
             env=environment(),
-            timeout=timeout_s,
             start_new_session=True,
-            check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        raise ProjectError(
-            f"importing {names} took more than {timeout_s:g} s",
-            where=project.where("modules"),
-            fix="do long work inside the step functions, not when their module is imported",
-        ) from error
-    if done.returncode:
-        raise ProjectError(
-            f"importing {names} ended its process ({_ending(done.returncode)}): {_tail(done.stderr)}",
-            where=project.where("modules"),
-            fix=f"try `python -c 'import {project.modules[0]}'`",
-        )
-    return msgspec.msgpack.decode(done.stdout, type=Answer)
+        try:
+            code = child.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ProjectError(
+                f"importing {names} took more than {timeout_s:g} s",
+                where=project.where("modules"),
+                fix="do long work inside the step functions, not when their module is imported",
+            ) from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        answer, words = _read(answered), _read(said)
+    try:
+        if code == 0:
+            return msgspec.msgpack.decode(answer, type=Answer)
+    except msgspec.DecodeError:
+        pass
+    raise ProjectError(
+        f"importing {names} ended its process ({_ending(code)}): {_tail(words)}",
+        where=project.where("modules"),
+        fix=f"try `python -c 'import {project.modules[0]}'`",
+    )
+
+
+def _read(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _ending(code: int) -> str:

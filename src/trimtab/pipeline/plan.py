@@ -158,6 +158,8 @@ class _Planner:
         always = bool(extra.get("always"))
         key = "" if unmade else steps.key(node, op, inputs, references, params, extra)
         hit = steps.find(key) if key and not always else None
+        lost = steps.lost(hit) if hit else ""
+        hit = None if lost else hit
         self._settled[node.name] = hit
         action: Action = "reuse" if hit else "run"
         again = False
@@ -168,6 +170,7 @@ class _Planner:
         else:
             fields = steps.fields(node, op, inputs, references, params, extra)
             changed, reason = self._why(node, op, fields, unmade, always)
+            reason = f"its data is gone: {lost}" if lost else reason
             stale = [] if unmade or node.kind != "model" else stale_inputs(steps, node, inputs)
             if stale and not self._overrides:
                 action, reason = "blocked", "; ".join(stale)

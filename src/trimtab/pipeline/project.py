@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
@@ -139,7 +140,7 @@ def _parse(file: Path) -> tuple[Data, dict[str, int]]:
         node = loader.get_single_node()
         lines: dict[str, int] = {}
         if node is not None:
-            _walk(yaml, node, (), lines)
+            _walk(yaml, node, (), lines, set())
         data = loader.construct_document(node) if node is not None else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -150,16 +151,31 @@ def _parse(file: Path) -> tuple[Data, dict[str, int]]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise ProjectError(f"this is not YAML: {error}", where=FILE, fix="write it as UTF-8 text") from error
+    except RecursionError as error:
+        raise ProjectError("this is nested too deeply", where=FILE, fix="a few levels are enough") from error
     if not isinstance(data, dict):
         raise ProjectError(f"{FILE} holds keys and values", where=f"{FILE}:1", fix="such as `project: flights`")
     return data, lines
 
 
-def _walk(yaml: Any, node: Any, path: Place, lines: dict[str, int]) -> None:
+def _shown(value: Any) -> str:
+    """Return a value for a message; one that refers to itself, or is huge, is told in brief."""
+    return reprlib.repr(value)
+
+
+def _walk(yaml: Any, node: Any, path: Place, lines: dict[str, int], met: set[int]) -> None:
+    if not isinstance(node, yaml.ScalarNode):
+        if id(node) in met:
+            where = f"{FILE}:{lines.get(_key(path), node.start_mark.line + 1)}"
+            raise ProjectError("an alias (*name) repeats a part of the file", where=where, fix="write it out")
+        met.add(id(node))
     lines.setdefault(_key(path), node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                where = f"{FILE}:{key.start_mark.line + 1}"
+                raise ProjectError("a key is no plain word", where=where, fix="such as `project: flights`")
             here = (*path, str(key.value))
             line = key.start_mark.line + 1
             if key.value in seen:
@@ -169,10 +185,10 @@ def _walk(yaml: Any, node: Any, path: Place, lines: dict[str, int]) -> None:
                     fix="keep one of them",
                 )
             seen[key.value] = lines[_key(here)] = line
-            _walk(yaml, value, here, lines)
+            _walk(yaml, value, here, lines, met)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _walk(yaml, value, (*path, index), lines)
+            _walk(yaml, value, (*path, index), lines, met)
 
 
 class _Reader:
@@ -203,7 +219,7 @@ class _Reader:
                 self.wrong(f"{key} is missing", (), f"add it, {required}")
             return ""
         if not isinstance(value, str) or not value.strip():
-            self.wrong(f"{key} is text, not {value!r}", (key,), f"write {key}: some text")
+            self.wrong(f"{key} is text, not {_shown(value)}", (key,), f"write {key}: some text")
             return ""
         return value
 
@@ -228,7 +244,7 @@ class _Reader:
         if value is None:
             return os.cpu_count() or 1
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
-            self.wrong(f"workers is a whole number from 1 to 1024, not {value!r}", ("workers",))
+            self.wrong(f"workers is a whole number from 1 to 1024, not {_shown(value)}", ("workers",))
             return 1
         return value
 
@@ -237,7 +253,7 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.wrong(f"{key} holds keys and values, not {value!r}", (*path, key))
+            self.wrong(f"{key} holds keys and values, not {_shown(value)}", (*path, key))
             return {}
         return value
 

@@ -22,6 +22,7 @@ class Decision:
             train on stale inputs; or ``run``.
         inputs: what the step gets; a gate also gets ``candidate``.
         stale: why a rule forbids it; with ``run`` the rule was overridden.
+        lost: it runs though it is cached, because files of what was made are gone.
     """
 
     action: Literal["reuse", "again", "refuse", "run"]
@@ -30,6 +31,7 @@ class Decision:
     references: dict[str, Version | None]
     hit: Version | None = None
     stale: list[str] = field(default_factory=list)
+    lost: bool = False
 
     @property
     def used(self) -> list[tuple[Version, str]]:
@@ -61,6 +63,8 @@ def decide(steps: Steps, stage: Stage, node: Declaration, versions: Mapping[str,
         return Decision(action=action, key=key, inputs=inputs, references=references, hit=candidate)
     key = steps.key(node, stage.op, inputs, references, stage.params, stage.fingerprint)
     hit = None if stage.fingerprint.get("always") else steps.find(key)
+    lost = hit is not None and bool(steps.lost(hit))
+    hit = None if lost else hit
     if hit is not None:
         again = steps.again(node, hit, inputs, stage.params)
         return Decision(action="again" if again else "reuse", key=key, inputs=inputs, references=references, hit=hit)
@@ -71,4 +75,5 @@ def decide(steps: Steps, stage: Stage, node: Declaration, versions: Mapping[str,
         inputs=inputs,
         references=references,
         stale=stale,
+        lost=lost,
     )

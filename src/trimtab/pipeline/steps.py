@@ -16,6 +16,7 @@ from trimtab.pipeline.manifest import Manifest
 from trimtab.pipeline.project import Project
 from trimtab.store import facts
 from trimtab.store.ledger import Reader
+from trimtab.store.present import missing
 from trimtab.store.store import Store
 
 GATE = "gate"
@@ -51,6 +52,7 @@ class Steps:
         self.now = store.now()
         self._runtime_digest = digest(runtime)
         self._kinds: dict[str, StepKind] = {}
+        self._whole: dict[str, str] = {}
 
     def kind(self, node: Declaration) -> StepKind:
         """Return the step kind of an asset."""
@@ -126,6 +128,12 @@ class Steps:
         if entry is None or not entry.version_ids:
             return None
         return facts.get_version(self.reader, entry.version_ids[0])
+
+    def lost(self, version: Version) -> str:
+        """Return why a version cannot be reused though its step is cached: which file is gone; else nothing."""
+        if version.id not in self._whole:
+            self._whole[version.id] = missing(self.store, version.location)
+        return self._whole[version.id]
 
     def again(self, node: Declaration, hit: Version, inputs: Mapping[str, Version], params: Data) -> bool:
         """Say whether a reused version's content has to become a new version.

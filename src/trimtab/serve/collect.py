@@ -55,8 +55,10 @@ def _take(frames: Sequence[CallFrame], offset: Offset, behind: Offset, tx: Tx) -
     if get_offset(tx, STREAM) != offset:  # somebody else took this part meanwhile
         return 0
     own = {endpoint.id for endpoint in live.list_endpoints(tx)}
-    fresh = _new(tx, [frame for frame in frames if frame.endpoint_id in own and counts(frame)])
-    record_calls(tx, [row for frame in fresh for row in rows_of(frame)])
+    counted = [frame for frame in frames if frame.endpoint_id in own and counts(frame)]
+    fresh = _new(tx, counted)
+    # Also of a request whose id was used before: rows that it had more than the first one were answered too.
+    record_calls(tx, [row for frame in counted for row in rows_of(frame)])
     observe(tx, fresh)
     put_offset(tx, STREAM, behind)
     tx.note("calls", requests=len(fresh))
@@ -70,10 +72,10 @@ def counts(frame: CallFrame) -> bool:
 
 def _new(tx: Tx, frames: Sequence[CallFrame]) -> list[CallFrame]:
     """Return the first frame of each request that is not on record yet."""
-    known = set(find_calls(tx, [first_id(frame) for frame in frames]))
+    known = set(find_calls(tx, [(frame.endpoint_id, first_id(frame)) for frame in frames]))
     fresh = []
     for frame in frames:
-        ident = first_id(frame)
+        ident = frame.endpoint_id, first_id(frame)
         if ident not in known:
             known.add(ident)
             fresh.append(frame)

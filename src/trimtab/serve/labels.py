@@ -21,6 +21,7 @@ from trimtab.store.ledger import Tx
 from trimtab.store.store import Store
 
 MOST = 10_000
+_INT64 = 1 << 63
 _FIELDS = ("prediction_id", "label", "at")
 
 
@@ -61,18 +62,18 @@ def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -
 
 def _predictions(store: Store, endpoint_id: str, rows: Sequence[LabelRow]) -> dict[str, CallRow]:
     """Return the endpoint's predictions that labels are about; the end of the log is read where one is missing."""
-    wanted = {row.prediction_id for row in rows}
+    wanted = {(endpoint_id, row.prediction_id) for row in rows}
     found = find_calls(store.ledger, wanted)
     if len(found) < len(wanted):
         collect(store)
         found = find_calls(store.ledger, wanted)
-    return {name: call for name, call in found.items() if call.endpoint_id == endpoint_id and call.status < 400}
+    return {name: call for (_, name), call in found.items() if call.status < 400}
 
 
 def _keep(endpoint_id: str, rows: Sequence[LabelRow], known: Mapping[str, CallRow], tx: Tx) -> Data:
     first: dict[str, LabelRow] = {}
     for row in rows:
-        if row.prediction_id not in first and not _has(tx, row.prediction_id):
+        if row.prediction_id not in first and not _has(tx, row):
             first[row.prediction_id] = row
     accepted, duplicates = record_labels(tx, rows)
     observe_labels(tx, endpoint_id, [(known[name], row.label) for name, row in first.items()])
@@ -102,6 +103,8 @@ def _row(item: Any, index: int, endpoint_id: str, now: datetime) -> LabelRow:
     odd = isinstance(label, float) and not math.isfinite(label)
     if label is None or odd or not isinstance(label, str | int | float | bool):
         raise BadInput("label is missing or no plain value", where=f"{path}.label", fix="true, 3, 1.5 or text")
+    if isinstance(label, int) and not -_INT64 <= label < _INT64:
+        raise BadInput("label does not fit into 64 bits", where=f"{path}.label", fix="send it as text")
     return LabelRow(
         prediction_id=ident,
         endpoint_id=endpoint_id,
@@ -126,5 +129,6 @@ def _frame(row: LabelRow) -> bytes:
     return encode(LabelFrame(VERSION, row.endpoint_id, row.prediction_id, row.label, row.at, row.arrived_at))
 
 
-def _has(tx: Tx, prediction_id: str) -> bool:
-    return bool(tx.query("SELECT 1 FROM label WHERE prediction_id=?", (prediction_id,)))
+def _has(tx: Tx, row: LabelRow) -> bool:
+    sql = "SELECT 1 FROM label WHERE prediction_id=? AND endpoint_id=?"
+    return bool(tx.query(sql, (row.prediction_id, row.endpoint_id)))

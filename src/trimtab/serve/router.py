@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from trimtab.core.clock import parse_time, to_micros, wall_seconds
+from trimtab.core.clock import monotonic, parse_time, to_micros, wall_seconds
 from trimtab.core.errors import Fault, NotFound, TrimtabError, Unavailable, WrongUse, closest
 from trimtab.core.ids import IdMaker
 from trimtab.core.optional import need
@@ -43,6 +43,7 @@ _HOPS = frozenset({
 })  # fmt: skip
 _JSON = ("content-type", "application/json")
 _CONTROL_TIMEOUT = 3600.0
+_QUIET_S = 60.0
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -173,7 +174,9 @@ class Router:
         self._epoch = 0
         self._workers = Workers()
         self._control = Pool(settings.control)
-        self._calls = Buffered(calls_folder(home.intake))
+        self._log = calls_folder(home.intake)
+        self._calls = Buffered(self._log)
+        self._say_again = 0.0
         self._client_gone: type[Exception] = need("granian.rsgi").ProtocolClosed
         self._ids = IdMaker(random=_Random())
         self._answered = 0
@@ -315,10 +318,21 @@ class Router:
             response=body,
             named=bool(asked.wanted),
         )
-        self._calls.append(encode(frame))
+        recorded = self._calls.append(encode(frame))
         self._answered += 1
         self._failed += status >= 500
-        return status, [_JSON, ("trimtab-request-id", asked.request_id)], body
+        headers = [_JSON, ("trimtab-request-id", asked.request_id)]
+        if not recorded:
+            # Recording never stands in the way of an answer, but nobody is to take this one for recorded.
+            headers.append(("trimtab-recorded", "false"))
+            self._say_dropped()
+        return status, headers, body
+
+    def _say_dropped(self) -> None:
+        if monotonic() >= self._say_again:
+            self._say_again = monotonic() + _QUIET_S
+            told = f"{self._calls.dropped} answers since the start are not on record: no room in {self._log}"
+            print(f"router: {told}", file=sys.stderr, flush=True)
 
     async def _ask_worker(self, name: str, plan: Plan, target: Target, asked: _Asked) -> tuple[int, bytes, int, int]:
         """Return status, body, microseconds and rows of a worker's answer, or of the error that stands for none."""

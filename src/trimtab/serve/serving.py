@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -14,6 +15,9 @@ from trimtab.core.errors import Unavailable
 from trimtab.core.optional import need
 
 BACKLOG = 1024
+_MOST = 20_000
+# How long a connection may be silent before its next request is whole: strangers hold few things up for long.
+_HEAD_MS, _TRUSTED_MS = 10_000, 30_000
 
 
 async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None = None) -> None:
@@ -41,7 +45,8 @@ async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None =
         http=constants.HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        backpressure=BACKLOG,
+        backpressure=_connections(),
+        http1_settings=need("granian.http").HTTP1Settings(header_read_timeout=_HEAD_MS if uds is None else _TRUSTED_MS),
         runtime_blocking_threads=1,
         log_enabled=False,
     )
@@ -49,6 +54,14 @@ async def run_app(app: Any, *, host: str = "", port: int = 0, uds: Path | None =
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     await server.serve()
+
+
+def _connections() -> int:
+    """Return how many connections may be open: half of what the process may have, for each may need two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(BACKLOG, min(hard, _MOST) // 2)
 
 
 def leave(code: int) -> NoReturn:

@@ -64,7 +64,7 @@ def _call(row: Sequence[Any]) -> CallRow:
 
 
 def record_calls(tx: Tx, rows: Iterable[CallRow]) -> int:
-    """Insert predictions and return how many were new; the first one of an id stands."""
+    """Insert predictions and return how many were new; the first one of an id stands, for each endpoint."""
     new = 0
     for row in rows:
         known = tx.execute(
@@ -78,16 +78,26 @@ def record_calls(tx: Tx, rows: Iterable[CallRow]) -> int:
     return new
 
 
-def find_calls(reader: Reader, ids: Iterable[str]) -> dict[str, CallRow]:
-    """Return the predictions with these ids, as far as they are known."""
-    wanted = list(ids)
-    found: dict[str, CallRow] = {}
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
-        marks = ",".join("?" * len(part))
-        for row in reader.query(f"SELECT {_COLUMNS} FROM call WHERE prediction_id IN ({marks})", part):
-            found[row[0]] = _call(row)
+def find_calls(reader: Reader, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], CallRow]:
+    """Return the predictions that are known of those wanted, each as ``(endpoint id, prediction id)``.
+
+    A request id names one request of one endpoint: a caller may use one id for what it asks of several.
+    """
+    asked = set(wanted)
+    ids = sorted({ident for _, ident in asked})
+    found: dict[tuple[str, str], CallRow] = {}
+    for start in range(0, len(ids), 500):
+        for call in calls_of(reader, ids[start : start + 500]):
+            if (call.endpoint_id, call.prediction_id) in asked:
+                found[call.endpoint_id, call.prediction_id] = call
     return found
+
+
+def calls_of(reader: Reader, ids: Sequence[str]) -> list[CallRow]:
+    """Return the predictions with these ids, of whatever endpoint, oldest first."""
+    marks = ",".join("?" * len(ids))
+    sql = f"SELECT {_COLUMNS} FROM call WHERE prediction_id IN ({marks}) ORDER BY at, endpoint_id"
+    return [_call(row) for row in reader.query(sql, ids)]
 
 
 def record_labels(tx: Tx, rows: Iterable[LabelRow]) -> tuple[int, int]:
@@ -97,9 +107,9 @@ def record_labels(tx: Tx, rows: Iterable[LabelRow]) -> tuple[int, int]:
     that of the first, so that who reads labels by arrival has read each once.
     """
     new = same = 0
-    sql = "SELECT label, at, arrived_at FROM label WHERE prediction_id=?"
+    sql = "SELECT label, at, arrived_at FROM label WHERE prediction_id=? AND endpoint_id=?"
     for row in rows:
-        known = tx.query(sql, (row.prediction_id,))
+        known = tx.query(sql, (row.prediction_id, row.endpoint_id))
         label = pack(row.label)
         if known and known[0][0] == label:
             same += 1
@@ -108,28 +118,28 @@ def record_labels(tx: Tx, rows: Iterable[LabelRow]) -> tuple[int, int]:
         scope = (row.prediction_id, tx.workspace, tx.environment)
         if known:
             tx.execute(
-                "INSERT INTO correction(prediction_id, workspace, environment, label, at, arrived_at, replaced_at)"
-                " VALUES (?,?,?,?,?,?,?)",
-                (*scope, *known[0], row.arrived_at),
+                "INSERT INTO correction(prediction_id, workspace, environment, endpoint_id, label, at, arrived_at,"
+                " replaced_at) VALUES (?,?,?,?,?,?,?,?)",
+                (*scope, row.endpoint_id, *known[0], row.arrived_at),
             )
         tx.execute(
             "INSERT INTO label(prediction_id, workspace, environment, endpoint_id, label, at, arrived_at)"
-            " VALUES (?,?,?,?,?,?,?) ON CONFLICT (prediction_id) DO UPDATE SET label=excluded.label,"
+            " VALUES (?,?,?,?,?,?,?) ON CONFLICT (prediction_id, endpoint_id) DO UPDATE SET label=excluded.label,"
             " at=excluded.at, corrections=label.corrections+1",
             (*scope, row.endpoint_id, label, row.at, row.arrived_at),
         )
     return new, same
 
 
-def corrections(reader: Reader, prediction_id: str) -> list[LabelRow]:
+def corrections(reader: Reader, endpoint_id: str, prediction_id: str) -> list[LabelRow]:
     """Return what a prediction's label said before it was corrected, oldest first."""
     sql = (
-        "SELECT c.prediction_id, l.endpoint_id, c.label, c.at, c.replaced_at FROM correction c"
-        " JOIN label l ON l.prediction_id = c.prediction_id WHERE c.prediction_id=? ORDER BY c.id"
+        "SELECT prediction_id, endpoint_id, label, at, replaced_at FROM correction"
+        " WHERE prediction_id=? AND endpoint_id=? ORDER BY id"
     )
     return [
         LabelRow(prediction_id=row[0], endpoint_id=row[1], label=unpack(row[2]), at=row[3], arrived_at=row[4])
-        for row in reader.query(sql, (prediction_id,))
+        for row in reader.query(sql, (prediction_id, endpoint_id))
     ]
 
 
@@ -137,7 +147,8 @@ def labelled(reader: Reader, endpoint_id: str, since: int, until: int) -> list[L
     """Return predictions whose label arrived after ``since`` and not after ``until``, by event time and id."""
     columns = ", ".join(f"c.{name.strip()}" for name in _COLUMNS.split(","))
     sql = (
-        f"SELECT {columns}, l.label, l.arrived_at FROM label l JOIN call c ON c.prediction_id = l.prediction_id"
+        f"SELECT {columns}, l.label, l.arrived_at FROM label l"
+        " JOIN call c ON c.prediction_id = l.prediction_id AND c.endpoint_id = l.endpoint_id"
         " WHERE l.endpoint_id=? AND l.arrived_at>? AND l.arrived_at<=? ORDER BY c.at, c.prediction_id"
     )
     return [

@@ -91,6 +91,7 @@ class Buffered:
         self._spare: _Segment | None = None
         self._retired: list[_Segment] = []
         self._at = 0
+        self._limit = 0
         self._retry = 0.0
         self._stop = threading.Event()
         for number in _segments(folder)[-1:]:
@@ -110,7 +111,7 @@ class Buffered:
         need = (length + 15) & ~7
         with self._lock:
             at = self._at
-            if self._now is None or at + need > self._size or not length:
+            if at + need > self._limit or not length:
                 if not self._make_room(length):
                     self.dropped += 1
                     return False
@@ -150,6 +151,7 @@ class Buffered:
                     os.ftruncate(segment.file, used)
                     _let_go(segment)
             self._now = self._spare = None
+            self._limit = 0
 
     def _help(self, every: float) -> None:
         """Flush, and have the next segment ready before it is needed."""
@@ -185,8 +187,9 @@ class Buffered:
             raise WrongUse("an empty frame cannot be told from the end of a log", fix="append at least one byte")
         if _padded(length) > self._size or time.monotonic() < self._retry:
             return False
-        segment, self._spare = self._spare or self._allocate(), None
-        if segment is None:
+        segment, self._spare = self._spare or self._allocate(_padded(length)), None
+        if segment is None or len(segment.map) < _padded(length):
+            self._spare = segment
             self._retry = time.monotonic() + 0.1
             return False
         if self._now is not None:
@@ -195,13 +198,22 @@ class Buffered:
                 self._retired.append(self._now)
             else:
                 _let_go(self._now)
-        self._now, self._at = segment, 0
+        self._now, self._at, self._limit = segment, 0, len(segment.map)
         return True
 
-    def _allocate(self) -> _Segment | None:
-        """Make a new last segment, locked for as long as its writer needs it; None when there is no room."""
+    def _allocate(self, least: int = 0) -> _Segment | None:
+        """Make a new last segment, a smaller one on a disk that is nearly full; None when there is no room.
+
+        It is locked for as long as its writer needs it.
+        """
+        for size in (self._size, self._size // 16, self._size // 256):
+            if size >= max(least, 1) and (made := self._reserve(size)) is not None:
+                return made
+        return None
+
+    def _reserve(self, size: int) -> _Segment | None:
         numbers = _segments(self._folder)
-        if sum(_size(_path(self._folder, number)) for number in numbers) + self._size > self._backlog:
+        if sum(_size(_path(self._folder, number)) for number in numbers) + size > self._backlog:
             return None
         number = numbers[-1] if numbers else 0
         while True:
@@ -217,8 +229,8 @@ class Buffered:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             # Blocks are reserved now: a mapped write to a full disk would kill the process.
-            os.posix_fallocate(file, 0, self._size)
-            return _Segment(path, file, mmap.mmap(file, self._size))
+            os.posix_fallocate(file, 0, size)
+            return _Segment(path, file, mmap.mmap(file, size))
         except OSError:
             path.unlink(missing_ok=True)
             os.close(file)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from stat import S_ISDIR
 
-from trimtab.core.errors import Unavailable
+from trimtab.core.errors import Unavailable, WrongUse
 
 _FOLDERS = ("blobs", "tables", "intake", "routes", "run", "logs", "snapshots", "cache")
 _SHORT = 60
@@ -25,9 +25,16 @@ class Home:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in _FOLDERS:
-            (self.root / name).mkdir(exist_ok=True, mode=0o700)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in _FOLDERS:
+                (self.root / name).mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise WrongUse(
+                f"the store cannot be made: {error.strerror}",
+                where=str(error.filename or self.root),
+                fix="choose another folder (`store:` in trimtab.yaml, or --dir), or mend its permissions",
+            ) from error
         self.ledger = self.root / "ledger.db"
         self.blobs = self.root / "blobs"
         self.tables = self.root / "tables"

@@ -63,13 +63,14 @@ CREATE TABLE alarm (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, endpoint_
 CREATE INDEX alarm_endpoint ON alarm (endpoint_id, at);
 CREATE TABLE "case" (id TEXT PRIMARY KEY, {_SCOPE}, kind TEXT NOT NULL, title TEXT NOT NULL, state TEXT NOT NULL,
   opened_at INTEGER NOT NULL, subject TEXT NOT NULL, owner TEXT NOT NULL, closed_by TEXT NOT NULL, data BLOB NOT NULL) STRICT;
-CREATE TABLE call (prediction_id TEXT PRIMARY KEY, {_SCOPE}, request_id TEXT NOT NULL, row INTEGER NOT NULL,
+CREATE TABLE call (prediction_id TEXT NOT NULL, {_SCOPE}, request_id TEXT NOT NULL, row INTEGER NOT NULL,
   endpoint_id TEXT NOT NULL, deployment_id TEXT NOT NULL, version_id TEXT NOT NULL, at INTEGER NOT NULL, candidate INTEGER NOT NULL,
   weight REAL NOT NULL, candidate_weight REAL NOT NULL, status INTEGER NOT NULL, latency_us INTEGER NOT NULL,
-  prediction BLOB, score REAL) STRICT, WITHOUT ROWID;
+  prediction BLOB, score REAL, PRIMARY KEY (prediction_id, endpoint_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX call_time ON call (endpoint_id, at);
-CREATE TABLE label (prediction_id TEXT PRIMARY KEY, {_SCOPE}, endpoint_id TEXT NOT NULL, label BLOB NOT NULL, at INTEGER NOT NULL,
-  arrived_at INTEGER NOT NULL, corrections INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+CREATE TABLE label (prediction_id TEXT NOT NULL, {_SCOPE}, endpoint_id TEXT NOT NULL, label BLOB NOT NULL, at INTEGER NOT NULL,
+  arrived_at INTEGER NOT NULL, corrections INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (prediction_id, endpoint_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX label_arrival ON label (endpoint_id, arrived_at);
 CREATE TABLE tail ({_SCOPE}, stream TEXT NOT NULL, segment INTEGER NOT NULL, byte INTEGER NOT NULL,
   PRIMARY KEY (workspace, environment, stream)) STRICT;
@@ -87,9 +88,9 @@ CREATE TABLE clock ({_SCOPE}, mode TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY K
 # A key names one act; a corrected label keeps what it said before.
 _SECOND = f"""
 ALTER TABLE idempotency ADD COLUMN what TEXT NOT NULL DEFAULT '';
-CREATE TABLE correction (prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT NULL, at INTEGER NOT NULL,
+CREATE TABLE correction (prediction_id TEXT NOT NULL, {_SCOPE}, endpoint_id TEXT NOT NULL, label BLOB NOT NULL, at INTEGER NOT NULL,
   arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
-CREATE INDEX correction_prediction ON correction (prediction_id);
+CREATE INDEX correction_prediction ON correction (prediction_id, endpoint_id);
 """
 
 # Runs are listed newest first within an environment, by one of these or all of them; a partial index is not used
@@ -126,13 +127,13 @@ INSERT INTO latest(subject, workspace, environment, name, value, kind, step, at)
   SELECT run_id, workspace, environment, name, value, kind, step, at FROM (SELECT *, row_number() OVER (
     PARTITION BY run_id, name ORDER BY step DESC, rowid DESC) AS place FROM metric_3) WHERE place = 1;
 DROP TABLE metric_3;
-CREATE TABLE correction_4 (id INTEGER PRIMARY KEY, prediction_id TEXT NOT NULL, {_SCOPE}, label BLOB NOT NULL,
-  at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
-INSERT INTO correction_4(prediction_id, workspace, environment, label, at, arrived_at, replaced_at)
-  SELECT prediction_id, workspace, environment, label, at, arrived_at, replaced_at FROM correction ORDER BY rowid;
+CREATE TABLE correction_4 (id INTEGER PRIMARY KEY, prediction_id TEXT NOT NULL, {_SCOPE}, endpoint_id TEXT NOT NULL,
+  label BLOB NOT NULL, at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, replaced_at INTEGER NOT NULL) STRICT;
+INSERT INTO correction_4(prediction_id, workspace, environment, endpoint_id, label, at, arrived_at, replaced_at)
+  SELECT prediction_id, workspace, environment, endpoint_id, label, at, arrived_at, replaced_at FROM correction ORDER BY rowid;
 DROP TABLE correction;
 ALTER TABLE correction_4 RENAME TO correction;
-CREATE INDEX correction_prediction ON correction (prediction_id);
+CREATE INDEX correction_prediction ON correction (prediction_id, endpoint_id);
 CREATE TABLE asset_4 (id TEXT PRIMARY KEY, {_SCOPE}, space TEXT NOT NULL DEFAULT '', name TEXT NOT NULL, kind TEXT NOT NULL,
   spec BLOB NOT NULL, created_at INTEGER NOT NULL, UNIQUE (workspace, space, name)) STRICT;
 INSERT INTO asset_4(id, workspace, environment, name, kind, spec, created_at)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trimtab.core.clock import wall_seconds
-from trimtab.core.errors import WrongUse
+from trimtab.core.errors import Corrupt, WrongUse
 from trimtab.store.blobs import LocalBlobs
 from trimtab.store.clock import Mode, event_time, put_clock, read_clock
 from trimtab.store.layout import Home
@@ -88,6 +88,7 @@ def open_store(root: Path, *, environment: str = "dev", workspace: str = "defaul
         if _SCOPE_NAME.fullmatch(name) is None:
             raise WrongUse(f"{name[:60]!r} cannot name {what}", fix="use letters, digits, _ and -")
     home = Home(root)
+    _check_whole(home)
     ledger = Ledger.open(home.ledger, workspace=workspace, environment=environment, actor=actor)
     try:
         _register(ledger)
@@ -95,6 +96,23 @@ def open_store(root: Path, *, environment: str = "dev", workspace: str = "defaul
         ledger.close()
         raise
     return Store(home, ledger)
+
+
+def _check_whole(home: Home) -> None:
+    """Refuse a store whose ledger was lost while what it speaks of is still there: it is not a new one.
+
+    Raises:
+        Corrupt: the ledger is empty or gone, and there are tables or blobs.
+    """
+    if home.ledger.exists() and home.ledger.stat().st_size:
+        return
+    kept = [folder for folder in (home.tables, home.blobs) if folder.exists() and any(folder.iterdir())]
+    if kept:
+        raise Corrupt(
+            f"the ledger is {'empty' if home.ledger.exists() else 'gone'}, and {kept[0].name}/ is not",
+            where=str(home.ledger),
+            fix="restore ledger.db (with ledger.db-wal) from a copy, or move the whole folder away to begin anew",
+        )
 
 
 def _register(ledger: Ledger) -> None:
