@@ -12,6 +12,7 @@ import msgspec
 from trimtab import __version__
 from trimtab.api.errors import answer_for
 from trimtab.api.metrics import Counts, render
+from trimtab.api.mlflow.mount import mount
 from trimtab.api.routes import Routes
 from trimtab.automate.jobs import Jobs
 from trimtab.automate.loop import Loop
@@ -227,6 +228,7 @@ def routes_of(control: Control) -> Routes:
     routes.add("GET", "/metrics", control.metrics, permission="read", media="text/plain; version=0.0.4")
     routes.add("POST", "/clock", control.advance, permission="operate", limit=_SMALL)
     routes.add("POST", "/endpoints/{name:str}/labels", control.labels, permission="label", limit=_LABELS)
+    mount(routes, control.store)
     return routes
 
 

@@ -13,14 +13,15 @@ from msgspec import Struct
 from trimtab.core.errors import BadInput, ProjectError, closest
 from trimtab.core.optional import need
 
-Permission = Literal["health", "read", "label", "operate"]
+Permission = Literal["health", "read", "label", "track", "operate"]
 PERMISSIONS: dict[str, str] = {
     "health": "say whether the server is ready; the only thing that needs no token",
     "read": "read what is live and what happened",
     "label": "post labels of predictions that were answered",
+    "track": "record experiments, runs, models and their artifacts",
     "operate": "advance the clock and change what is live",
 }
-METHODS = ("GET", "POST")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 JSON = "application/json"
 
 
@@ -30,6 +31,7 @@ class Route(Struct, frozen=True, kw_only=True):
     Attributes:
         limit: the largest request body in bytes; a larger one is refused before it is parsed.
         media: what the answer is.
+        wire: makes Litestar's handler of the route; by default one of the native API.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Route(Struct, frozen=True, kw_only=True):
     permission: str
     limit: int
     media: str
+    wire: Callable[[Route], Callable[..., Any]] | None = None
 
 
 class Routes:
@@ -55,17 +58,19 @@ class Routes:
         permission: str = "",
         limit: int = 0,
         media: str = JSON,
+        wire: Callable[[Route], Callable[..., Any]] | None = None,
     ) -> Route:
         """Register a handler.
 
         Args:
-            method: ``GET`` or ``POST``.
+            method: one of ``METHODS``.
             path: with parameters as ``{name:str}``.
             handler: a plain function. Its parameters are filled by name from the path, the query and, for
                 one called ``body``, the body's JSON; its answer is plain data, or text for another media type.
             permission: one of ``PERMISSIONS``.
             limit: the largest request body in bytes.
             media: the type of the answer.
+            wire: how requests and answers of this address are written, if not as the native API's.
 
         Raises:
             ProjectError: the permission is missing or unknown, the method is unknown, or the address is taken.
@@ -79,7 +84,9 @@ class Routes:
             )
         if method not in METHODS or (method, path) in self._routes:
             raise ProjectError("the method is unknown or the address is taken", where=where)
-        route = Route(method=method, path=path, handler=handler, permission=permission, limit=limit, media=media)
+        route = Route(
+            method=method, path=path, handler=handler, permission=permission, limit=limit, media=media, wire=wire
+        )
         self._routes[method, path] = route
         return route
 
@@ -90,12 +97,12 @@ class Routes:
     def handlers(self) -> list[Any]:
         """Return the routes as Litestar handlers, each carrying its permission in ``opt``."""
         litestar = need("litestar")
-        makers = {"GET": litestar.get, "POST": litestar.post}
+        makers = {name: getattr(litestar, name.lower()) for name in METHODS}
         found = []
         for route in self._routes.values():
-            more = {"request_max_body_size": route.limit} if route.method == "POST" else {}
+            more = {"request_max_body_size": route.limit} if route.method != "GET" else {}
             make = makers[route.method](route.path, opt={"permission": route.permission}, status_code=200, **more)
-            found.append(make(_adapted(route)))
+            found.append(make((route.wire or _adapted)(route)))
         return found
 
 

@@ -23,6 +23,11 @@ class Point(Struct, frozen=True):
     step: int
     at: int
 
+    @classmethod
+    def joined(cls, name: str, value: float | None, kind: str, step: int, at: int) -> Point:
+        """Return a point from the columns of a row."""
+        return cls(name, join_value(value, kind), step, at)
+
 
 Rank = Callable[[Point], Any]
 
@@ -78,7 +83,7 @@ def _latest(reader: Reader, subject: str, names: Sequence[str] | dict[str, Point
         marks = ",".join("?" * len(names))
         sql = f"SELECT name, value, kind, step, at FROM latest WHERE subject=? AND name IN ({marks})"
         rows = reader.query(sql, (subject, *names)) if names else []
-    return {row[0]: Point(row[0], join_value(row[1], row[2]), row[3], row[4]) for row in rows}
+    return {row[0]: Point.joined(*row) for row in rows}
 
 
 def _kept(value: float) -> float | None:

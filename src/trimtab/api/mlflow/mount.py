@@ -1,0 +1,87 @@
+"""The addresses of the MLflow API, each with its permission, beside the native ones."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from trimtab.api.mlflow import limits
+from trimtab.api.mlflow.tracking import OPERATIONS, Tracking
+from trimtab.api.mlflow.wire import Spec, arguments, body_of, error_of
+from trimtab.api.routes import JSON, Route, Routes
+from trimtab.core.nouns import Data
+from trimtab.core.optional import need
+from trimtab.store.store import Store
+
+VERSION = "3.12.0"
+"""The release of MLflow whose behaviour is kept; clients ask for it before they use what came later."""
+
+_PREFIXES = ("/api", "/ajax-api")
+_LIMIT = 2 * limits.MOST_BYTES
+_READING = frozenset({"search", "get", "get-by-name", "get-history"})
+
+
+def mount(routes: Routes, store: Store) -> None:
+    """Register the MLflow API."""
+    tracking = Tracking(store)
+    tracking.ensure_default()
+    for method, path, spec, handler in OPERATIONS:
+        reads = method == "GET" or path.rpartition("/")[2] in _READING
+        for prefix in _PREFIXES:
+            routes.add(
+                method,
+                f"{prefix}/2.0/mlflow/{path}",
+                partial(handler, tracking),
+                permission="read" if reads else "track",
+                limit=_LIMIT,
+                wire=partial(_json, spec),
+            )
+    routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
+
+
+def _json(spec: Spec, route: Route) -> Callable[..., Any]:
+    """Return a handler for Litestar of an operation that takes and gives JSON."""
+    litestar = need("litestar")
+
+    async def handle(request: Any) -> Any:
+        if route.method == "GET":
+            query = _query(request)
+            work = partial(_answer, route.handler, spec, None, query, request.path_params)
+        else:
+            work = partial(_answer, route.handler, spec, await request.body(), None, request.path_params)
+        status, content = await asyncio.to_thread(work)
+        return litestar.Response(content, status_code=status, media_type=JSON)
+
+    handle.__annotations__ = {"request": litestar.Request, "return": litestar.Response}
+    return handle
+
+
+def _query(request: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _answer(
+    handler: Callable[[Data], Data],
+    spec: Spec,
+    content: bytes | None,
+    query: Mapping[str, Sequence[str]] | None,
+    path: Mapping[str, str],
+) -> tuple[int, bytes]:
+    try:
+        given = body_of(content) if content is not None else {}
+        found = arguments(given, spec, query)
+        return 200, msgspec.json.encode(handler({**found, **path}))
+    except Exception as error:
+        status, told = error_of(error)
+        if status == 500:
+            traceback.print_exception(error, file=sys.stderr)
+        return status, msgspec.json.encode(told)
