@@ -29,7 +29,8 @@ def no_outer_checkout(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_git_the_snapshot_identifies_the_code(folder: Folder) -> None:
     """Without a checkout, or without git, the code is known by its snapshot."""
     manifest = folder.manifest()
-    assert run_code(folder.project, manifest, folder.store) == {"snapshot": manifest.snapshot_digest}
+    known = {"snapshot": manifest.snapshot_digest, "manifest": manifest.digest}
+    assert run_code(folder.project, manifest, folder.store) == known
 
 
 def test_git_is_recorded(folder: Folder) -> None:
@@ -51,7 +52,7 @@ def test_git_is_recorded(folder: Folder) -> None:
 def test_git_that_is_not_there(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without git records what it can."""
     monkeypatch.setenv("PATH", "")
-    assert set(run_code(folder.project, folder.manifest(), folder.store)) == {"snapshot"}
+    assert set(run_code(folder.project, folder.manifest(), folder.store)) == {"snapshot", "manifest"}
 
 
 def test_runtime_with_and_without_a_lock(folder: Folder) -> None:

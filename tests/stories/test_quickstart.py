@@ -41,6 +41,17 @@ def test_a_changed_function_runs_again_with_what_depends_on_it(quickstart: Shell
     assert any("strength" in field for field in plan["make:failure_model"]["changed"])
 
 
+def test_a_model_is_reproduced_bit_for_bit(quickstart: Shell) -> None:
+    """The recorded code and data give the same model again, also after the code on disk has changed."""
+    quickstart("run")
+    path = quickstart.folder / "workload.py"
+    path.write_text(path.read_text().replace("strength: float = 1.0", "strength: float = 0.1"))
+    told = quickstart.json("reproduce", "failure_model:1")
+    assert told["identical"] and told["versions"][0]["again"] == told["versions"][0]["original"]
+    assert quickstart.json("reproduce", "readings_raw")["verified"]
+    assert "identical" in quickstart("reproduce", "readings").out
+
+
 def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Callable[..., Server]) -> None:
     """One row goes the whole way: endpoint, prediction id, label, table of calls, lineage to the source."""
     quickstart("run")

@@ -19,6 +19,7 @@ from trimtab.pipeline.explain import show as show_of
 from trimtab.pipeline.explain import why as why_of
 from trimtab.pipeline.lineage import lineage as lineage_of
 from trimtab.pipeline.plan import Plan, make_plan
+from trimtab.pipeline.reproduce import reproduce as reproduce_of
 from trimtab.store import live
 from trimtab.store.ledger import Reader
 
@@ -55,6 +56,19 @@ def register(app: typer.Typer) -> None:
                 answer |= _watched(opened.store.ledger, answer["endpoint"]["id"], ref)
         emit(answer, as_json, lambda: _tree(answer))
         return 0
+
+    @app.command("reproduce")
+    def reproduce(
+        ref: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a version: the run that made it.")],
+        as_json: Json = False,
+        env: Env = "dev",
+        store: Dir = None,
+    ) -> int:
+        """Do a step again from its recorded code, data, params and seed; 1 when something else comes of it."""
+        with open_app(Path.cwd(), environment=env, store=store) as opened:
+            answer = reproduce_of(opened.store, opened.project, ref)
+        emit(answer, as_json, lambda: _reproduced(answer))
+        return 0 if answer["identical"] else 1
 
     @app.command("diff")
     def diff(
@@ -107,6 +121,22 @@ def _why(answer: Mapping[str, Any]) -> None:
         table(("now", "action", "why"), [(item["stage"], item["action"], item["reason"]) for item in answer["next"]])
     elif answer["unplanned"]:
         print(f"what it would do now cannot be said: {answer['unplanned']}")
+
+
+def _reproduced(answer: Mapping[str, Any]) -> None:
+    how = "read in full: its files came from outside" if answer["verified"] else "done again"
+    verdict = "identical" if answer["identical"] else "NOT identical"
+    print(f"{answer['op']}:{answer['asset']} of {answer['run']} was {how} in {answer['seconds']:.2f} s: {verdict}")
+    table(
+        ("version", "original", "again", "identical"),
+        [(one["ref"], one["original"], one["again"], one["identical"]) for one in answer["versions"]],
+    )
+    for title, key in (("metric", "metrics"), ("runtime", "runtime_differences")):
+        rows = [(name, one["original"], one["again"], one.get("delta")) for name, one in answer[key].items()]
+        if rows:
+            table((title, "original", "again", "delta"), rows)
+    for one in answer["verdicts"]:
+        print(f"{one['check']}: {one['original'] or 'no verdict'} before, {one['again']} now")
 
 
 def _differences(answer: Mapping[str, Any]) -> None:

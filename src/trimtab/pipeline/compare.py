@@ -21,7 +21,7 @@ def compare(reader: Reader, left: str, right: str) -> Data:
     Raises:
         NotFound: one of them does not exist.
     """
-    first, second = _run(reader, left), _run(reader, right)
+    first, second = run_of(reader, left), run_of(reader, right)
     parts = {
         "code": _differ(first.key_fields.get("code", {}), second.key_fields.get("code", {})),
         "data": _differ(_inputs(reader, first), _inputs(reader, second)),
@@ -38,7 +38,12 @@ def compare(reader: Reader, left: str, right: str) -> Data:
     }
 
 
-def _run(reader: Reader, ref: str) -> Run:
+def run_of(reader: Reader, ref: str) -> Run:
+    """Return the run that an id names, or that made the version that a reference means.
+
+    Raises:
+        NotFound: there is none.
+    """
     if ref.startswith("run_"):
         found = facts.get_run(reader, ref)
     else:

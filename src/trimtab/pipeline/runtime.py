@@ -54,11 +54,11 @@ def run_code(project: Project, manifest: Manifest, store: Store) -> Data:
     """Return what identifies the project's code: always the snapshot, and what git knows.
 
     Returns:
-        ``{snapshot}``, and within a git checkout ``commit``, ``branch``, ``dirty`` and, if dirty, ``diff``:
+        ``{snapshot, manifest}``, and within a git checkout ``commit``, ``branch``, ``dirty`` and, if dirty, ``diff``:
         the digest of the blob that holds the difference to the commit. ``dirty`` counts untracked files below
         the project folder, which ``diff`` does not hold; the snapshot has those that are code.
     """
-    code: Data = {"snapshot": manifest.snapshot_digest}
+    code: Data = {"snapshot": manifest.snapshot_digest, "manifest": manifest.digest}
     status = _git(project, "status", "--porcelain=v2", "--branch", *_paths(project))
     if status is None:
         return code
