@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Postgres
 from tests.store.builders import START, at
-from trimtab.core.errors import Corrupt, Fault, WrongUse
+from trimtab.core.errors import Conflict, Corrupt, Fault, NotFound, WrongUse
+from trimtab.store.live import get_state, put_state
 from trimtab.store.store import open_store
 
 
@@ -75,3 +77,29 @@ def test_a_folder_that_cannot_be_made_is_told() -> None:
     """A store below a place where nothing can be written is the caller's mistake."""
     with pytest.raises(WrongUse, match="cannot be made"):
         open_store(Path("/proc/x"))
+
+
+def test_a_store_remembers_where_its_ledger_lies(tmp_path: Path, postgres: Postgres) -> None:
+    """A ledger in a database is named once; who opens the folder later finds it, and nowhere else."""
+    url = postgres.new_ledger()
+    with open_store(tmp_path, ledger=url) as store:
+        store.ledger.write(lambda tx: put_state(tx, "a", {"x": 1}), what="put")
+    assert not (tmp_path / "ledger.db").exists()
+    with open_store(tmp_path) as store:
+        assert get_state(store.ledger, "a") == {"x": 1} and store.ledger.where.startswith("postgresql://")
+    with pytest.raises(Conflict, match="and not postgresql://u@h/other"):
+        open_store(tmp_path, ledger="postgresql://u:secret@h/other")
+
+
+def test_a_ledger_in_a_file_stays_there(tmp_path: Path, postgres: Postgres) -> None:
+    """A store whose ledger is a file is not given another one by a mere option."""
+    open_store(tmp_path).close()
+    with pytest.raises(Conflict, match="leave the URL out"):
+        open_store(tmp_path, ledger=postgres.new_ledger())
+
+
+def test_an_unknown_database_is_told(tmp_path: Path) -> None:
+    """A URL for which there is no back end names those that there are, and nothing is remembered."""
+    with pytest.raises(NotFound, match="did you mean"):
+        open_store(tmp_path, ledger="postgresq://h/d")
+    open_store(tmp_path).close()

@@ -45,6 +45,9 @@ def register(app: typer.Typer) -> None:
         auth: Annotated[
             Literal["token", "none"], typer.Option(help="Who may call; none is for loopback only.")
         ] = "token",
+        ledger: Annotated[
+            str, typer.Option(metavar="URL", help="postgresql://... holds the ledger, not a file of the store.")
+        ] = "",
     ) -> int:
         """Serve this project's endpoints and records until Ctrl-C."""
         _refuse_unsafe(host, clock, auth)
@@ -52,7 +55,7 @@ def register(app: typer.Typer) -> None:
         root = store or (project.store if project else Path.cwd() / ".trimtab")
         if project:
             project.check_environment(env)
-        opened = open_store(root, environment=env, actor="up")
+        opened = open_store(root, environment=env, actor="up", ledger=ledger or (project.ledger if project else ""))
         with contextlib.closing(opened), _only_one(opened):
             mode = _set_clock(opened, project, clock)
             _supervise(opened, project, host=host, port=port, env=env, auth=auth, mode=mode)

@@ -19,7 +19,7 @@ from trimtab.core.optional import need
 from trimtab.pipeline.problems import Problems
 
 FILE = "trimtab.yaml"
-_KEYS = ("project", "modules", "store", "lock", "workers", "clock", "environments")
+_KEYS = ("project", "modules", "store", "ledger", "lock", "workers", "clock", "environments")
 _ENVIRONMENT = ("endpoints", "automations", "approve")
 _ENDPOINT = ("rollout", "sticky", "timeout", "threads")
 _AUTOMATION = ("enabled",)
@@ -34,6 +34,7 @@ class Project(Struct, frozen=True, kw_only=True):
         root: the folder that holds the file; modules and globs count from here.
         modules: dotted names of the modules that declare assets, importable from ``root``.
         store: the folder of the store.
+        ledger: the URL of the database that holds the ledger, or empty for a file of the store.
         lock: the lock file of the runtime, or None when none is declared.
         workers: how many steps may run at once.
         clock: ``{"simulated": ISO time}``, or empty for real time.
@@ -46,6 +47,7 @@ class Project(Struct, frozen=True, kw_only=True):
     name: str
     modules: tuple[str, ...]
     store: Path
+    ledger: str = ""
     lock: Path | None = None
     workers: int = 1
     clock: Data = field(default_factory=dict)
@@ -111,6 +113,7 @@ def load_project(file: Path) -> Project:
         name=name,
         modules=modules,
         store=root / (reader.text(data, "store") or ".trimtab"),
+        ledger=reader.text(data, "ledger"),
         lock=root / lock if lock else None,
         workers=reader.workers(data),
         clock=reader.clock(data),

@@ -19,6 +19,7 @@ class Home:
 
     Attributes:
         root: the folder.
+        ledger_url: says where the ledger lies, if not in ``ledger``.
         ledger, blobs, tables, intake, routes, run, logs, snapshots, cache, token: paths below it.
         sockets: a short folder elsewhere, because a unix socket's path must be short.
     """
@@ -36,6 +37,7 @@ class Home:
                 fix="choose another folder (`store:` in trimtab.yaml, or --dir), or mend its permissions",
             ) from error
         self.ledger = self.root / "ledger.db"
+        self.ledger_url = self.root / "ledger.url"
         self.blobs = self.root / "blobs"
         self.tables = self.root / "tables"
         self.intake = self.root / "intake"

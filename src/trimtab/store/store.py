@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from functools import cached_property
@@ -9,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from trimtab.core.clock import wall_seconds
-from trimtab.core.errors import Corrupt, WrongUse
+from trimtab.core.errors import Conflict, Corrupt, WrongUse
+from trimtab.core.ids import new_hex
 from trimtab.store.blobs import LocalBlobs
 from trimtab.store.clock import Mode, event_time, put_clock, read_clock
 from trimtab.store.layout import Home
@@ -72,7 +74,9 @@ class Store:
         self.close()
 
 
-def open_store(root: Path, *, environment: str = "dev", workspace: str = "default", actor: str = "") -> Store:
+def open_store(
+    root: Path, *, environment: str = "dev", workspace: str = "default", actor: str = "", ledger: str = ""
+) -> Store:
     """Open the store in the folder ``root``, made if it is not there.
 
     Args:
@@ -80,22 +84,62 @@ def open_store(root: Path, *, environment: str = "dev", workspace: str = "defaul
         environment: where names resolve and facts are written, such as ``dev`` or ``prod``.
         workspace: which of the store's workspaces is meant.
         actor: who acts, for the audit leaves.
+        ledger: the URL of the database that holds the store's ledger, which the folder remembers from then on;
+            by default what it remembers, else a file in it.
 
     Raises:
+        Conflict: the folder's ledger lies elsewhere already.
+        Unavailable: the database does not answer.
         WrongUse: the environment or workspace has a name that no reference could contain.
     """
     for what, name in (("an environment", environment), ("a workspace", workspace)):
         if _SCOPE_NAME.fullmatch(name) is None:
             raise WrongUse(f"{name[:60]!r} cannot name {what}", fix="use letters, digits, _ and -")
     home = Home(root)
-    _check_whole(home)
-    ledger = Ledger.open(home.ledger, workspace=workspace, environment=environment, actor=actor)
+    location = _location(home, ledger)
+    if location is None:
+        _check_whole(home)
+    opened = Ledger.open(location or home.ledger, workspace=workspace, environment=environment, actor=actor)
     try:
-        _register(ledger)
+        _register(opened)
+        if location is not None:
+            _remember(home, location)
     except BaseException:
-        ledger.close()
+        opened.close()
         raise
-    return Store(home, ledger)
+    return Store(home, opened)
+
+
+def _location(home: Home, wanted: str) -> str | None:
+    """Return the URL of the store's ledger, or None where it is a file of the store.
+
+    Raises:
+        Conflict: it lies elsewhere already.
+    """
+    known = home.ledger_url.read_text().strip() if home.ledger_url.exists() else ""
+    if not wanted or wanted == known:
+        return known or None
+    there = known or (str(home.ledger) if home.ledger.exists() else "")
+    if there:
+        raise Conflict(
+            f"the ledger of {home.root} is {without_password(there)}, and not {without_password(wanted)}",
+            where="ledger",
+            fix="leave the URL out, or use another --dir",
+        )
+    return wanted
+
+
+def without_password(location: str) -> str:
+    """Return a ledger's location as it may be shown."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", location)
+
+
+def _remember(home: Home, location: str) -> None:
+    if not home.ledger_url.exists():
+        fresh = home.ledger_url.with_name(f"{home.ledger_url.name}.{new_hex()}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(location)
+        fresh.replace(home.ledger_url)
 
 
 def _check_whole(home: Home) -> None:
