@@ -27,6 +27,7 @@ from trimtab.core.optional import need
 from trimtab.serve.dispatch import Crashed, Gone, Workers
 from trimtab.serve.door import MAX_BODY, Door, Refusal, check_length, error_body, too_large
 from trimtab.serve.frames import VERSION, CallFrame, calls_folder, encode
+from trimtab.serve.relay import STREAMED, relay
 from trimtab.serve.routes import Route, Target, Watcher, load
 from trimtab.serve.serving import leave, run_app
 from trimtab.serve.split import Split, fingerprint, make_split
@@ -187,12 +188,15 @@ class Router:
         if scope.proto != "http":
             return
         try:
-            status, headers, body = await self._respond(scope, protocol)
+            answer = await self._respond(scope, protocol)
+            if answer is None:
+                return
+            status, headers, body = answer
         except TrimtabError as error:
             # Only what the client caused, or can wait for, is raised up to here.
             status = 404 if isinstance(error, NotFound) else 400 if isinstance(error, WrongUse) else 503
             headers, body = [_JSON], msgspec.json.encode({"error": error.as_data()})
-        except self._client_gone:
+        except (self._client_gone, ConnectionError, asyncio.IncompleteReadError):
             return
         except Exception as error:
             # The border of the process: the caller gets one shape of error whatever went wrong, the log the rest.
@@ -204,17 +208,23 @@ class Router:
         else:
             protocol.response_bytes(status, headers, body)
 
-    async def _respond(self, scope: Any, protocol: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+    async def _respond(self, scope: Any, protocol: Any) -> tuple[int, list[tuple[str, str]], bytes] | None:
+        """Return the answer to a request, or None where it was passed on part by part."""
         self.refresh()
+        streamed = STREAMED.fullmatch(scope.path) is not None
         scoring = _SCORING.fullmatch(scope.path)
         public = scope.path == "/health" and scope.method in ("GET", "HEAD")
-        refused = self._door.check(scope.method, scope.headers, public=public) or check_length(scope.headers)
+        refused = self._door.check(scope.method, scope.headers, public=public)
+        refused = refused or (None if streamed else check_length(scope.headers))
         if refused is None and scoring and scope.method != "POST":
             refused = Refusal(405, "WrongUse", f"{scope.path} takes POST", scope.method, "POST rows to it")
         if refused is not None:
             return _refuse(refused)
         if scope.path == "/router" and scope.method == "GET":
             return 200, [_JSON], msgspec.json.encode(self.status())
+        if streamed:
+            await relay(self._control.path, scope, _target(scope), _passed_on(scope), protocol)
+            return None
         body = await _read(protocol, scope.headers)
         if isinstance(body, Refusal):
             return _refuse(body)
@@ -361,11 +371,8 @@ class Router:
         return answer.status, answer.body, latency, int(rows[1]) if rows else 0
 
     async def _proxy(self, scope: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        path = quote(scope.path, safe="/:@!$&'()*+,;=-._~")
-        target = f"{path}?{scope.query_string}" if scope.query_string else path
-        headers = [(name, value) for name, value in scope.headers.items() if name not in _HOPS]
         try:
-            answer = await self._ask_control(scope.method, target, headers, body)
+            answer = await self._ask_control(scope.method, _target(scope), _passed_on(scope), body)
         except Unavailable as error:
             raise Unavailable(
                 "the control process does not answer; scoring goes on",
@@ -387,6 +394,15 @@ class Router:
                 if not (safe and error.reused):
                     raise
         raise Unavailable("the control process ends its connections", where=target)
+
+
+def _target(scope: Any) -> str:
+    path = quote(scope.path, safe="/:@!$&'()*+,;=-._~")
+    return f"{path}?{scope.query_string}" if scope.query_string else path
+
+
+def _passed_on(scope: Any) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in scope.headers.items() if name not in _HOPS]
 
 
 def _line(text: str) -> str:

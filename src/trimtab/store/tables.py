@@ -8,22 +8,21 @@ ledger row, ``find_commit`` finds it again, or ``rollback_to`` drops it.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 from msgspec import Struct
 
 from trimtab.core.clock import wall_seconds
-from trimtab.core.digest import digest, digest_file
+from trimtab.core.digest import digest
 from trimtab.core.errors import BadInput, Conflict, Corrupt, Fault, NotFound, WrongUse
 from trimtab.core.ids import is_id, new_hex
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
-from trimtab.store.blobs import sync_folder
+from trimtab.store.blobs import Files, LocalFiles, open_files
 from trimtab.store.columns import conform, has_local_times, keepable, merge_schemas, narrow
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Tables(Protocol):
         ...
 
     def files(self, location: Data) -> list[Path]:
-        """Return a version's files; their order depends on their content only."""
+        """Return local files with a version's bytes; their order depends on their content only."""
         ...
 
     def sweep(self, table_id: str, before: float) -> int:
@@ -129,20 +128,22 @@ class Tables(Protocol):
 
 
 class DeltaTables:
-    """Tables as Delta Lake folders below ``root``; the folder's name is the table's id."""
+    """Tables as Delta Lake folders below a root, a folder or a URL; the folder's name is the table's id.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    In an object store two writers may commit to one table at once: a commit is one conditional put, appends are
+    put after each other, and what cannot be is a Conflict.
+    """
 
-    def folder(self, table_id: str) -> Path:
-        """Return the folder of a table.
+    def __init__(self, root: Path | Files) -> None:
+        self._files = LocalFiles(root) if isinstance(root, Path) else root
+
+    def uri(self, table_id: str) -> str:
+        """Return where a table lies, for people and for engines.
 
         Raises:
             WrongUse: ``table_id`` is not an id.
         """
-        if not is_id(table_id):
-            raise WrongUse(f"{table_id[:80]!r} is not a table's id")
-        return self._root / table_id
+        return self._files.uri(_checked(table_id))
 
     def stage(self, table_id: str, frame: polars.DataFrame | pyarrow.Table) -> Staged:
         """Write a frame into the table's folder without making it part of the table.
@@ -150,29 +151,21 @@ class DeltaTables:
         Raises:
             BadInput: a column cannot be kept exactly (see ``columns.keepable``).
         """
-        folder = self.folder(table_id)
-        delta = _open(folder)
+        delta = self._open(table_id)
         table = keepable(frame, None if delta is None else _schema(delta))
         schema = narrow(table.schema)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"tmp-{new_hex()}"
-        try:
-            with temporary.open("xb") as out:
-                need("pyarrow.parquet").write_table(table, out, **_PARQUET)
-                out.flush()
-                os.fsync(out.fileno())
-            content = digest_file(temporary)
-            # The name carries the digest; the tail keeps a file that comes back apart from the dropped one.
-            name = f"part-{content.removeprefix('sha256:')}-{new_hex()[-8:]}.parquet"
-            path = temporary.rename(folder / name)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(folder)
+
+        def write(out: BinaryIO) -> None:
+            need("pyarrow.parquet").write_table(table, out, **_PARQUET)
+
+        # The name carries the digest; the tail keeps a file that comes back apart from the dropped one.
+        name, size, content = self._files.add(
+            table_id, write, lambda found: f"part-{found.removeprefix('sha256:')}-{new_hex()[-8:]}.parquet"
+        )
         return Staged(
             file=name,
             rows=table.num_rows,
-            size=path.stat().st_size,
+            size=size,
             digest=content,
             schema={field.name: str(field.type) for field in schema},
             arrow=schema.serialize().to_pybytes(),
@@ -210,40 +203,38 @@ class DeltaTables:
         """
         dropped = list(drop_files)
         _check_request(staged, mode, dropped)
-        folder = self.folder(table_id)
-        delta = _open(folder)
+        delta = self._open(table_id)
         before = self._find(delta, table_id, run_id)
         if before is not None:
-            names = {path.name for path in self.files(before)}
-            if any(one.file not in names for one in staged):
+            named = set(_names(self._at(before)))
+            if any(one.file not in named for one in staged):
                 raise Conflict(f"run {run_id} has committed to this table before", where=table_id)
             return before
         if base is not ...:
             self.rollback_to(table_id, base)
-            delta = _open(folder)
-        with _told(table_id):
-            self._commit(folder, delta, staged, mode, run_id, dropped)
-        found = self._find(_open(folder), table_id, run_id)
+            delta = self._open(table_id)
+        with self._told(table_id):
+            self._commit(table_id, delta, staged, mode, run_id, dropped)
+        found = self._find(self._open(table_id), table_id, run_id)
         if found is None:
             raise Corrupt(f"the commit of {run_id} is not in the log", where=table_id)
         return found
 
     def _commit(
-        self, folder: Path, delta: Any, staged: Sequence[Staged], mode: Mode, run_id: str, dropped: list[str]
+        self, table_id: str, delta: Any, staged: Sequence[Staged], mode: Mode, run_id: str, dropped: list[str]
     ) -> None:
         deltalake, transaction = need("deltalake"), need("deltalake.transaction")
         new = merge_schemas([_staged_schema(one) for one in staged])
         first = 0 if delta is None else int(delta.version()) + 1
         if delta is None:
-            schema = deltalake.Schema.from_arrow(new)
-            delta = deltalake.DeltaTable.create(str(folder), schema, mode="ignore", configuration=_CONFIGURATION)
+            delta = self._create(table_id, new)
         if mode == "append":
             delta = _with_columns(deltalake, delta, new)
             new = _schema(delta)
         delta = _with_local_times(deltalake, delta, new)
         missing = set(dropped) - set(_names(delta))
         if missing:
-            raise NotFound(f"the table has no file {min(missing)!r}", where=folder.name)
+            raise NotFound(f"the table has no file {min(missing)!r}", where=table_id)
         now = int(wall_seconds() * 1000)
         actions: list[Any] = [
             transaction.AddAction(one.file, one.size, {}, now, True, json.dumps({"numRecords": one.rows}))
@@ -256,21 +247,41 @@ class DeltaTables:
         )
         schema = deltalake.Schema.from_arrow(new)
         delta.create_write_transaction(actions, mode, schema, commit_properties=properties)
-        _settle(folder, first)
+        self._files.settle(table_id, first)
+
+    def _create(self, table_id: str, schema: Any) -> Any:
+        """Return a new table without rows, or the one that somebody else made just now."""
+        deltalake = need("deltalake")
+        try:
+            return deltalake.DeltaTable.create(
+                self._files.uri(table_id),
+                deltalake.Schema.from_arrow(schema),
+                mode="ignore",
+                configuration=_CONFIGURATION,
+                storage_options=dict(self._files.options),
+            )
+        except need("deltalake.exceptions").DeltaError:
+            made = self._open(table_id)
+            if made is None:
+                raise
+            return made
 
     def find_commit(self, table_id: str, run_id: str) -> Data | None:
         """Return where the version lies that a run committed, if it did and it was not dropped."""
-        return self._find(_open(self.folder(table_id)), table_id, run_id)
+        return self._find(self._open(table_id), table_id, run_id)
 
     def _find(self, delta: Any, table_id: str, run_id: str) -> Data | None:
-        if delta is None or delta.transaction_version(_PREFIX + run_id) is None:
+        if delta is None:
             return None
-        folder, newest, mark = self.folder(table_id), int(delta.version()), json.dumps(_PREFIX + run_id)
-        for number, text in _log(folder, newest):
+        with self._told(table_id):
+            if delta.transaction_version(_PREFIX + run_id) is None:
+                return None
+        newest, mark = int(delta.version()), json.dumps(_PREFIX + run_id)
+        for number, text in self._log(table_id, newest):
             if mark in text and any(
                 action.get("txn", {}).get("appId") == _PREFIX + run_id for action in _actions(text)
             ):
-                if _dropped(folder, number, newest):
+                if self._dropped(table_id, number, newest):
                     return None
                 return _location(delta, table_id) if number == newest else self.location(table_id, number)
         raise Corrupt(f"the log no longer holds the commit of {run_id}", where=table_id)
@@ -285,7 +296,7 @@ class DeltaTables:
 
     def latest(self, table_id: str) -> int | None:
         """Return the newest version of the Delta table, whether a ledger row names it or not."""
-        delta = _open(self.folder(table_id))
+        delta = self._open(table_id)
         return None if delta is None else int(delta.version())
 
     def rollback_to(self, table_id: str, number: int | None) -> None:
@@ -293,29 +304,31 @@ class DeltaTables:
 
         This drops commits that no ledger row names. Doing it again changes nothing.
         """
-        folder, target = self.folder(table_id), number or 0
-        delta = _open(folder)
+        target = number or 0
+        delta = self._open(table_id)
         if delta is None:
             return
         newest = int(delta.version())
-        marker = _marker(next(_log(folder, newest))[1])
+        marker = _marker(next(self._log(table_id, newest))[1])
         if target == newest or (marker is not None and marker[0] == target):
             return
         if target > newest:
             raise NotFound(f"the table has no version {target}; its newest is {newest}", where=table_id)
         properties = need("deltalake.transaction").CommitProperties(custom_metadata={_AFTER: target, _UNTIL: newest})
-        with _told(table_id):
+        with self._told(table_id):
             delta.restore(target, commit_properties=properties)
-        _settle(folder, newest + 1)
+        self._files.settle(table_id, newest + 1)
 
     def files(self, location: Data) -> list[Path]:
-        """Return a version's files; their order depends on their content only.
+        """Return local files with a version's bytes; their order depends on their content only.
+
+        Where the tables lie in an object store, they are copies in the cache, compared with their digests.
 
         Raises:
             NotFound: the table or the version is not in this store.
             Corrupt: a file is missing.
         """
-        return self._files(location, self._at(location))
+        return self._paths(location, self._at(location))
 
     def arrow(self, location: Data) -> pyarrow.Table:
         """Return a version's rows (for errors see ``files``)."""
@@ -324,7 +337,7 @@ class DeltaTables:
         # ParquetFile and not read_table: the latter would read columns out of the folder's path.
         reader = need("pyarrow.parquet").ParquetFile
         parts = []
-        for path in self._files(location, delta):
+        for path in self._paths(location, delta):
             with reader(path) as source:
                 parts.append(conform(source.read(), schema))
         return need("pyarrow").concat_tables(parts) if parts else schema.empty_table()
@@ -333,12 +346,17 @@ class DeltaTables:
         """Return a version's rows, to be read when they are needed (for errors see ``files``)."""
         frames: Any = need("polars")
         delta = self._at(location)
-        files = self._files(location, delta)
+        names = self._present(location, delta)
         empty = frames.from_arrow(_schema(delta).empty_table())
-        if not files:
+        if not names:
             return empty.lazy()  # type: ignore[no-any-return]
         return frames.scan_parquet(  # type: ignore[no-any-return]
-            files, schema=empty.schema, missing_columns="insert", glob=False, hive_partitioning=False
+            [self._files.source(f"{location['table']}/{name}") for name in names],
+            schema=empty.schema,
+            missing_columns="insert",
+            glob=False,
+            hive_partitioning=False,
+            storage_options=dict(self._files.options) or None,
         )
 
     def verify(self, location: Data) -> None:
@@ -347,39 +365,104 @@ class DeltaTables:
         Raises:
             Corrupt: a file is missing or has other content; ``where`` names it.
         """
-        for path in self.files(location):
-            if digest_file(path) != _digest_of(path.name):
-                raise Corrupt(f"a file of table {location['table']} has other content", where=str(path))
+        for name in self._present(location, self._at(location)):
+            key = f"{location['table']}/{name}"
+            if self._files.digest(key) != _digest_of(name):
+                where = self._files.uri(key)
+                raise Corrupt(f"a file of table {location['table']} has other content", where=where)
 
     def sweep(self, table_id: str, before: float) -> int:
         """Remove files older than ``before`` (seconds since the epoch) that no version ever named."""
-        folder = self.folder(table_id)
-        delta = _open(folder) if folder.is_dir() else None
+        # Listed before the log is read: what is committed in between is named there.
+        left = self._files.names(_checked(table_id))
+        delta = self._open(table_id)
         named: set[str] = set()
         if delta is not None:
-            for _, text in _log(folder, int(delta.version())):
+            for _, text in self._log(table_id, int(delta.version())):
                 named.update(action["add"]["path"] for action in _actions(text) if "add" in action)
-        left = [*folder.glob("part-*.parquet"), *folder.glob("tmp-*")]
-        old = [path for path in left if path.name not in named and path.stat().st_mtime < before]
-        for path in old:
-            path.unlink(missing_ok=True)
+        ours = [
+            name for name in left if name.startswith("tmp-") or (name.startswith("part-") and name[-8:] == ".parquet")
+        ]
+        old = [name for name in ours if name not in named and left[name] < before]
+        for name in old:
+            self._files.delete(f"{table_id}/{name}")
         return len(old)
 
-    def _at(self, location: Data) -> Any:
-        deltalake: Any = need("deltalake")
-        folder, number = self.folder(location["table"]), int(location["delta_version"])
-        if not _is_table(folder):
-            raise NotFound(f"table {location['table']} is not in this store", where=location["table"])
-        if not _log_file(folder, number).exists():
-            raise NotFound(f"table {location['table']} has no version {number}", where=location["table"])
-        return deltalake.DeltaTable(str(folder), version=number)
+    def _open(self, table_id: str) -> Any:
+        """Return the newest state of a Delta table, or None where there is none."""
+        if not self._files.has(_log_key(_checked(table_id), 0)):
+            return None
+        return self._load(table_id)
 
-    def _files(self, location: Data, delta: Any) -> list[Path]:
-        found = [self.folder(location["table"]) / name for name in sorted(_names(delta))]
-        for path in found:
-            if not path.exists():
-                raise Corrupt(f"a file of table {location['table']} is missing", where=str(path))
-        return found
+    def _load(self, table_id: str, number: int | None = None) -> Any:
+        with self._told(table_id):
+            return need("deltalake").DeltaTable(
+                self._files.uri(table_id), version=number, storage_options=dict(self._files.options)
+            )
+
+    def _at(self, location: Data) -> Any:
+        table_id, number = _checked(location["table"]), int(location["delta_version"])
+        if not self._files.has(_log_key(table_id, 0)):
+            raise NotFound(f"table {table_id} is not in this store", where=table_id)
+        if not self._files.has(_log_key(table_id, number)):
+            raise NotFound(f"table {table_id} has no version {number}", where=table_id)
+        return self._load(table_id, number)
+
+    def _present(self, location: Data, delta: Any) -> list[str]:
+        """Return the names of a version's files, all of which are there."""
+        table_id, names = location["table"], sorted(_names(delta))
+        gone = self._files.missing(table_id, names)
+        if gone is not None:
+            raise Corrupt(f"a file of table {table_id} is missing", where=self._files.uri(f"{table_id}/{gone}"))
+        return names
+
+    def _paths(self, location: Data, delta: Any) -> list[Path]:
+        names = self._present(location, delta)
+        return [self._files.path(f"{location['table']}/{name}", _digest_of(name)) for name in names]
+
+    def _log(self, table_id: str, newest: int) -> Iterator[tuple[int, str]]:
+        """Yield the commits of a table as number and text, newest first."""
+        for number in range(newest, -1, -1):
+            content = self._files.read(_log_key(table_id, number))
+            if content is not None:
+                yield number, content.decode()
+
+    def _dropped(self, table_id: str, number: int, newest: int) -> bool:
+        """Say whether a later commit dropped version ``number``."""
+        for later, text in self._log(table_id, newest):
+            if later <= number:
+                return False
+            marker = _marker(text)
+            if marker is not None and marker[0] < number <= marker[1]:
+                return True
+        return False
+
+    @contextmanager
+    def _told(self, table_id: str) -> Iterator[None]:
+        """Turn the engine's errors into ours."""
+        errors = need("deltalake.exceptions")
+        with self._files.told(table_id):
+            try:
+                yield
+            except errors.CommitFailedError as error:
+                words = self._files.clean(str(error))
+                raise Conflict(f"somebody else wrote the table: {words}", where=table_id, fix="do it again") from error
+            except errors.DeltaError as error:
+                words = self._files.clean(str(error))
+                raise Fault(f"the table could not be written: {words}", where=table_id) from error
+
+
+def open_tables(
+    location: str | Path, options: Mapping[str, str] | None = None, *, cache: Path | None = None
+) -> DeltaTables:
+    """Open the tables of a folder or of a URL (for arguments and errors see ``blobs.open_blobs``)."""
+    return DeltaTables(open_files(location, options, cache=cache))
+
+
+def _checked(table_id: str) -> str:
+    if not is_id(table_id):
+        raise WrongUse(f"{table_id[:80]!r} is not a table's id")
+    return table_id
 
 
 def _check_request(staged: Sequence[Staged], mode: Mode, dropped: Sequence[str]) -> None:
@@ -387,27 +470,6 @@ def _check_request(staged: Sequence[Staged], mode: Mode, dropped: Sequence[str])
         raise WrongUse("overwrite drops all files", where="drop_files", fix="leave drop_files out, or append")
     if not staged and not (mode == "append" and dropped):
         raise BadInput("there is nothing to commit", fix="stage a frame first; it may have no rows")
-
-
-@contextmanager
-def _told(table_id: str) -> Iterator[None]:
-    """Turn the engine's errors into ours."""
-    errors = need("deltalake.exceptions")
-    try:
-        yield
-    except errors.CommitFailedError as error:
-        raise Conflict(f"somebody else wrote the table: {error}", where=table_id, fix="do it again") from error
-    except errors.DeltaError as error:
-        raise Fault(f"the table could not be written: {error}", where=table_id) from error
-
-
-def _is_table(folder: Path) -> bool:
-    return _log_file(folder, 0).exists()
-
-
-def _open(folder: Path) -> Any:
-    """Return the newest state of a Delta table, or None where there is none."""
-    return need("deltalake").DeltaTable(str(folder)) if _is_table(folder) else None
 
 
 def _location(delta: Any, table_id: str) -> Data:
@@ -440,16 +502,8 @@ def _digest_of(name: str) -> str:
     return "sha256:" + name.removeprefix("part-").split("-")[0]
 
 
-def _log_file(folder: Path, number: int) -> Path:
-    return folder / "_delta_log" / f"{number:020d}.json"
-
-
-def _log(folder: Path, newest: int) -> Iterator[tuple[int, str]]:
-    """Yield the commits of a table as number and text, newest first."""
-    for number in range(newest, -1, -1):
-        path = _log_file(folder, number)
-        if path.exists():
-            yield number, path.read_text()
+def _log_key(table_id: str, number: int) -> str:
+    return f"{table_id}/_delta_log/{number:020d}.json"
 
 
 def _actions(text: str) -> list[dict[str, Any]]:
@@ -464,29 +518,6 @@ def _marker(text: str) -> tuple[int, int] | None:
             if _AFTER in info:
                 return int(info[_AFTER]), int(info[_UNTIL])
     return None
-
-
-def _dropped(folder: Path, number: int, newest: int) -> bool:
-    """Say whether a later commit dropped version ``number``."""
-    for later, text in _log(folder, newest):
-        if later <= number:
-            return False
-        marker = _marker(text)
-        if marker is not None and marker[0] < number <= marker[1]:
-            return True
-    return False
-
-
-def _settle(folder: Path, first: int) -> None:
-    """Make the log durable from commit ``first`` on: the engine itself does not sync."""
-    log = folder / "_delta_log"
-    for path in log.iterdir():
-        number = path.name[:20]
-        if not number.isdigit() or int(number) >= first - 1:
-            with path.open("rb") as source:
-                os.fsync(source.fileno())
-    for place in (log, folder, folder.parent):
-        sync_folder(place)
 
 
 def _with_columns(deltalake: Any, delta: Any, schema: Any) -> Any:

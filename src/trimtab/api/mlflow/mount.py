@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from trimtab.api.mlflow import limits
+from trimtab.api.mlflow.artifacts import LISTED, OF_RUN, Artifacts, delete, download, streamed, upload
 from trimtab.api.mlflow.tracking import OPERATIONS, Tracking
 from trimtab.api.mlflow.wire import Spec, arguments, body_of, error_of
 from trimtab.api.routes import JSON, Route, Routes
@@ -24,6 +25,7 @@ VERSION = "3.12.0"
 
 _PREFIXES = ("/api", "/ajax-api")
 _LIMIT = 2 * limits.MOST_BYTES
+_LARGEST = 1 << 40
 _READING = frozenset({"search", "get", "get-by-name", "get-history"})
 
 
@@ -42,7 +44,23 @@ def mount(routes: Routes, store: Store) -> None:
                 limit=_LIMIT,
                 wire=partial(_json, spec),
             )
+    _mount_artifacts(routes, Artifacts(store))
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
+
+
+def _mount_artifacts(routes: Routes, kept: Artifacts) -> None:
+    for prefix in _PREFIXES:
+        at = f"{prefix}/2.0/mlflow-artifacts/artifacts"
+        for method, work, permission in (
+            ("PUT", upload, "track"),
+            ("GET", download, "read"),
+            ("DELETE", delete, "track"),
+        ):
+            path = f"{at}/{{path:path}}"
+            routes.add(method, path, work, permission=permission, limit=_LARGEST, wire=streamed(work, kept))
+        routes.add("GET", at, kept.listed, permission="read", wire=partial(_json, LISTED))
+        path = f"{prefix}/2.0/mlflow/artifacts/list"
+        routes.add("GET", path, kept.of_run, permission="read", wire=partial(_json, OF_RUN))
 
 
 def _json(spec: Spec, route: Route) -> Callable[..., Any]:

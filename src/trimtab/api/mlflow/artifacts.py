@@ -1,0 +1,145 @@
+"""The artifact proxy, and what lies among a run's artifacts."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trimtab.api.mlflow.wire import NEEDED, TEXT, MlflowError, Spec, error_of
+from trimtab.api.routes import JSON, Route
+from trimtab.core.clock import wall_seconds
+from trimtab.core.nouns import Data
+from trimtab.core.optional import need
+from trimtab.store import artifacts, tracking
+from trimtab.store.artifacts import PROXIED, Artifact, checked_path
+from trimtab.store.ledger import Tx
+from trimtab.store.store import Store
+
+SCHEME = "mlflow-artifacts:"
+
+
+class Artifacts:
+    """What clients keep through the server.
+
+    Args:
+        store: its ledger has the paths, its blobs the contents.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(self, path: str, file: Path) -> None:
+        """Keep a file's content at a path; it is durable when this returns."""
+        path = checked_path(path)
+        blob = self._store.blobs.put_file(file)
+        size, at = file.stat().st_size, int(wall_seconds() * 1e6)
+
+        def write(tx: Tx) -> None:
+            artifacts.put_artifact(tx, PROXIED, path, blob=blob, size=size, at=at)
+
+        self._store.ledger.write(write, what="put artifact")
+
+    def file(self, path: str) -> Path:
+        """Return the file that holds the content of a path.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._store.blobs.path(artifacts.get_artifact(self._store.ledger, PROXIED, checked_path(path)).blob)
+
+    def drop(self, path: str) -> None:
+        """Remove a file or a folder; what is not there is gone already."""
+        path = checked_path(path)
+        self._store.ledger.write(lambda tx: artifacts.drop_artifacts(tx, PROXIED, path), what="delete artifact")
+
+    def listed(self, given: Data) -> Data:
+        """List what lies in a folder of the proxy, by the names there."""
+        folder = given.get("path") or ""
+        found = artifacts.list_artifacts(self._store.ledger, PROXIED, checked_path(folder) if folder else "")
+        cut = len(folder) + 1 if folder else 0
+        return {"files": [_file(one, one.path[cut:]) for one in found]}
+
+    def of_run(self, given: Data) -> Data:
+        """List a run's artifacts in one of its folders, by their paths below the run."""
+        run = tracking.get_run(self._store.ledger, given["run_id"])
+        folder = given.get("path") or ""
+        return {"root_uri": run.root, "files": self.below(run.root, checked_path(folder) if folder else "")}
+
+    def below(self, root: str, folder: str) -> list[Data]:
+        """Return what lies in a folder below a root of ours, as answers have it.
+
+        Raises:
+            MlflowError: the root is another storage's, which only the client can read.
+        """
+        if not root.startswith(SCHEME):
+            text = f"The artifacts at '{root}' are not kept by this server; list them where they are"
+            raise MlflowError(text, "NOT_IMPLEMENTED")
+        base = root.removeprefix(SCHEME).strip("/")
+        found = artifacts.list_artifacts(self._store.ledger, PROXIED, f"{base}/{folder}" if folder else base)
+        return [_file(one, one.path[len(base) + 1 :]) for one in found]
+
+
+def _file(one: Artifact, name: str) -> Data:
+    return {"path": name, "is_dir": one.folder, **({} if one.folder else {"file_size": one.size})}
+
+
+LISTED: Spec = {"path": TEXT}
+OF_RUN: Spec = {"run_id": NEEDED, "path": TEXT, "page_token": TEXT}
+
+
+def streamed(work: Callable[[Artifacts, str, Any], Any], kept: Artifacts) -> Callable[[Route], Callable[..., Any]]:
+    """Return what makes Litestar's handler of an address whose body, or answer, is a file."""
+
+    def wire(route: Route) -> Callable[..., Any]:
+        del route
+        litestar = need("litestar")
+
+        async def handle(request: Any) -> Any:
+            path = str(request.path_params["path"]).lstrip("/")
+            try:
+                return await work(kept, path, request)
+            except Exception as error:
+                status, told = error_of(error)
+                return litestar.Response(msgspec.json.encode(told), status_code=status, media_type=JSON)
+
+        handle.__annotations__ = {"request": litestar.Request, "return": Any}
+        return handle
+
+    return wire
+
+
+async def upload(kept: Artifacts, path: str, request: Any) -> Any:
+    """Keep the body of a request at its path."""
+    checked_path(path)
+    with tempfile.NamedTemporaryFile(prefix="trimtab-") as file:
+        async for part in request.stream():
+            await asyncio.to_thread(file.write, part)
+        file.flush()
+        await asyncio.to_thread(kept.keep, path, Path(file.name))
+    return need("litestar").Response(b"{}", media_type=JSON)
+
+
+async def download(kept: Artifacts, path: str, request: Any) -> Any:
+    """Send the content of a path; a browser is to keep it as a file and not to show it as a page of ours."""
+    del request
+    file = await asyncio.to_thread(kept.file, path)
+    name = path.rpartition("/")[2]
+    return need("litestar.response").File(
+        file,
+        filename=name,
+        media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
+        headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"},
+    )
+
+
+async def delete(kept: Artifacts, path: str, request: Any) -> Any:
+    """Remove what is at a path."""
+    del request
+    await asyncio.to_thread(kept.drop, path)
+    return need("litestar").Response(b"{}", media_type=JSON)
