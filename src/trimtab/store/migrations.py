@@ -159,7 +159,25 @@ CREATE TABLE artifact (root TEXT NOT NULL, {_SCOPE}, path TEXT NOT NULL, blob TE
   at INTEGER NOT NULL, PRIMARY KEY (root, path)) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
+# A model that a client logs is a version in its experiment's name space; a registered one is an asset like any other.
+_SIXTH = f"""
+CREATE TABLE logged_model (version_id TEXT PRIMARY KEY REFERENCES version (id), {_SCOPE}, model_id TEXT NOT NULL UNIQUE,
+  experiment INTEGER NOT NULL, name TEXT NOT NULL, run_id TEXT NOT NULL, status TEXT NOT NULL, type TEXT NOT NULL,
+  stage TEXT NOT NULL, root TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX logged_model_list ON logged_model (workspace, experiment, stage, created_ms DESC, model_id);
+CREATE INDEX logged_model_run ON logged_model (run_id);
+CREATE TABLE model_metric (model_id TEXT NOT NULL, {_SCOPE}, run_id TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL,
+  step INTEGER NOT NULL, value REAL NOT NULL, kind TEXT NOT NULL, dataset_name TEXT NOT NULL, dataset_digest TEXT NOT NULL,
+  PRIMARY KEY (model_id, name, run_id, dataset_name, dataset_digest, at, step, value, kind)) STRICT, WITHOUT ROWID;
+CREATE TABLE registered (asset_id TEXT PRIMARY KEY REFERENCES asset (id), {_SCOPE}, description TEXT NOT NULL,
+  created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE registered_version (version_id TEXT PRIMARY KEY REFERENCES version (id), {_SCOPE}, asset_id TEXT NOT NULL,
+  number INTEGER NOT NULL, description TEXT NOT NULL, stage TEXT NOT NULL, status TEXT NOT NULL, source TEXT NOT NULL,
+  run_id TEXT NOT NULL, run_link TEXT NOT NULL, model_id TEXT NOT NULL, user_id TEXT NOT NULL, created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, UNIQUE (asset_id, number)) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
 
 ALTERED: dict[int, str] = {
     4: f"""

@@ -13,7 +13,10 @@ import msgspec
 
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.artifacts import LISTED, OF_RUN, Artifacts, delete, download, streamed, upload
-from trimtab.api.mlflow.tracking import OPERATIONS, Tracking
+from trimtab.api.mlflow.models import OPERATIONS as model_operations
+from trimtab.api.mlflow.models import Models
+from trimtab.api.mlflow.tracking import OPERATIONS as tracking_operations
+from trimtab.api.mlflow.tracking import Tracking
 from trimtab.api.mlflow.wire import Spec, arguments, body_of, error_of
 from trimtab.api.routes import JSON, Route, Routes
 from trimtab.core.nouns import Data
@@ -33,19 +36,27 @@ def mount(routes: Routes, store: Store) -> None:
     """Register the MLflow API."""
     tracking = Tracking(store)
     tracking.ensure_default()
-    for method, path, spec, handler in OPERATIONS:
-        reads = method == "GET" or path.rpartition("/")[2] in _READING
-        for prefix in _PREFIXES:
-            routes.add(
-                method,
-                f"{prefix}/2.0/mlflow/{path}",
-                partial(handler, tracking),
-                permission="read" if reads else "track",
-                limit=_LIMIT,
-                wire=partial(_json, spec),
-            )
-    _mount_artifacts(routes, Artifacts(store))
+    kept = Artifacts(store)
+    for method, path, spec, handler in tracking_operations:
+        _add(routes, method, path, spec, partial(handler, tracking))
+    models = Models(store, kept)
+    for method, path, spec, work in model_operations:
+        _add(routes, method, path, spec, partial(work, models))
+    _mount_artifacts(routes, kept)
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
+
+
+def _add(routes: Routes, method: str, path: str, spec: Spec, handler: Callable[[Data], Data]) -> None:
+    reads = method == "GET" or path.rpartition("/")[2] in _READING
+    for prefix in _PREFIXES:
+        routes.add(
+            method,
+            f"{prefix}/2.0/mlflow/{path}",
+            handler,
+            permission="read" if reads else "track",
+            limit=_LIMIT,
+            wire=partial(_json, spec),
+        )
 
 
 def _mount_artifacts(routes: Routes, kept: Artifacts) -> None:

@@ -70,7 +70,7 @@ class Tracking:
         name = limits.check_experiment_name(given["name"])
         root = given.get("artifact_location") or ROOT
         limits.check_length("artifact_location", limits.LOCATION, root)
-        tags = _tags(given.get("tags") or [], "tags", limits.EXPERIMENT_TAG)
+        tags = tags_from(given.get("tags") or [], "tags", limits.EXPERIMENT_TAG)
         made = self._ledger.write(
             lambda tx: tracking.create_experiment(
                 tx, name, root=root if root == ROOT else root.replace("{", "%7B"), tags=tags, now_ms=now_ms()
@@ -117,7 +117,7 @@ class Tracking:
 
     def set_experiment_tag(self, given: Data) -> Data:
         """Set a tag of an experiment."""
-        tags = _tags([{"key": given["key"], "value": given.get("value", "")}], "", limits.EXPERIMENT_TAG)
+        tags = tags_from([{"key": given["key"], "value": given.get("value", "")}], "", limits.EXPERIMENT_TAG)
 
         def put(tx: Tx) -> None:
             tracking.put_tags(tx, self._active(tx, given).id, tags)
@@ -149,7 +149,7 @@ class Tracking:
 
     def create_run(self, given: Data) -> Data:
         """Begin a run."""
-        tags = _tags(given.get("tags") or [], "tags", limits.TAG)
+        tags = tags_from(given.get("tags") or [], "tags", limits.TAG)
         named = tags.get("mlflow.runName", "")
         name = given.get("run_name") or ""
         if name and named and name != named:
@@ -211,12 +211,12 @@ class Tracking:
 
     def log_parameter(self, given: Data) -> Data:
         """Record a param; it cannot be changed afterwards."""
-        self._log(given["run_id"], "log param", params=_params([given], ""))
+        self._log(given["run_id"], "log param", params=params_from([given], ""))
         return {}
 
     def set_tag(self, given: Data) -> Data:
         """Set a tag of a run."""
-        tags = _tags([{"key": given["key"], "value": given.get("value", "")}], "", limits.TAG)
+        tags = tags_from([{"key": given["key"], "value": given.get("value", "")}], "", limits.TAG)
         self._log(given["run_id"], "set tag", tags=tags)
         return {}
 
@@ -242,8 +242,8 @@ class Tracking:
             given["run_id"],
             "log batch",
             points=points,
-            params=_params(params, "params"),
-            tags=_tags(tags, "tags", limits.TAG),
+            params=params_from(params, "params"),
+            tags=tags_from(tags, "tags", limits.TAG),
         )
         return {}
 
@@ -291,7 +291,7 @@ def experiment_data(found: Experiment) -> Data:
         "lifecycle_stage": found.stage,
         "last_update_time": found.updated_ms,
         "creation_time": found.created_ms,
-        "tags": _pairs(found.tags),
+        "tags": pairs(found.tags),
     }
 
 
@@ -318,8 +318,8 @@ def run_data(run: TrackedRun) -> Data:
         "info": info_data(run),
         "data": {
             "metrics": [point_data(point) for point in run.metrics.values()],
-            "params": _pairs(run.params),
-            "tags": _pairs(run.tags),
+            "params": pairs(run.params),
+            "tags": pairs(run.tags),
         },
         "inputs": {},
         "outputs": {},
@@ -331,7 +331,8 @@ def point_data(point: Point) -> Data:
     return {"key": point.name, "value": number(point.value), "timestamp": point.at // 1000, "step": point.step}
 
 
-def _pairs(items: Mapping[str, str]) -> list[Data]:
+def pairs(items: Mapping[str, str]) -> list[Data]:
+    """Return names and values as answers have them."""
     return [{"key": key, "value": value} for key, value in items.items()]
 
 
@@ -374,7 +375,12 @@ def _whole(value: Any, path: str, reason: str) -> int:
         raise invalid(path, value, reason) from None
 
 
-def _params(items: Sequence[Any], path: str) -> dict[str, str]:
+def params_from(items: Sequence[Any], path: str) -> dict[str, str]:
+    """Return the params in a request's list.
+
+    Raises:
+        MlflowError: a name or value is none, or too long.
+    """
     found = {}
     for index, item in enumerate(items):
         place = f"{path}[{index}]." if path else ""
@@ -389,7 +395,8 @@ def _params(items: Sequence[Any], path: str) -> dict[str, str]:
     return found
 
 
-def _tags(items: Sequence[Any], path: str, most: int) -> dict[str, str]:
+def tags_from(items: Sequence[Any], path: str, most: int) -> dict[str, str]:
+    """Return the tags in a request's list; errors as for params."""
     found = {}
     for index, item in enumerate(items):
         place = f"{path}[{index}]." if path else ""
