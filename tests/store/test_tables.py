@@ -45,7 +45,7 @@ def test_any_delta_reader_reads_every_version(tables: DeltaTables) -> None:
     ident = new_id("ast")
     locations = [_put(tables, ident, table(x=[number], s=["a"])) for number in range(3)]
     for number, location in enumerate(locations):
-        plain = need("deltalake").DeltaTable(str(tables.folder(ident)), version=location["delta_version"])
+        plain = need("deltalake").DeltaTable(tables.uri(ident), version=location["delta_version"])
         assert plain.to_pyarrow_table().to_pydict() == {"x": [number], "s": ["a"]}
         assert (plain.protocol().min_reader_version, plain.protocol().min_writer_version) == (1, 2)
 
@@ -84,7 +84,7 @@ def test_old_versions_outlive_checkpoints(tables: DeltaTables) -> None:
     ident, run_id = new_id("ast"), new_id("run")
     first = _put(tables, ident, table(x=[1]), run_id=run_id)
     second = _put(tables, ident, table(x=[2]))
-    plain = need("deltalake").DeltaTable(str(tables.folder(ident)))
+    plain = need("deltalake").DeltaTable(tables.uri(ident))
     plain.create_checkpoint()
     plain.cleanup_metadata()
     third = _put(tables, ident, table(x=[3]), "append")
@@ -124,7 +124,7 @@ def test_a_failed_stage_leaves_nothing(tables: DeltaTables, monkeypatch: pytest.
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             tables.stage(ident, table(x=[1]))
-    assert list(tables.folder(ident).iterdir()) == []
+    assert list(Path(tables.uri(ident)).iterdir()) == []
 
 
 def test_writers_that_collide_are_told(tables: DeltaTables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,15 +132,31 @@ def test_writers_that_collide_are_told(tables: DeltaTables, monkeypatch: pytest.
     ident = new_id("ast")
     _put(tables, ident, table(x=[1]))
     staged = tables.stage(ident, table(x=[2]))
-    from_before = need("deltalake").DeltaTable(str(tables.folder(ident)))
+    from_before = need("deltalake").DeltaTable(tables.uri(ident))
     _put(tables, ident, table(x=[3]))
     with monkeypatch.context() as patch:
-        patch.setattr("trimtab.store.tables._open", lambda folder: from_before)
+        patch.setattr(tables, "_open", lambda table_id: from_before)
         with pytest.raises(Conflict, match="somebody else"):
             tables.commit([staged], table_id=ident, mode="overwrite", run_id=new_id("run"))
     newest = tables.latest(ident)
     assert newest is not None
     assert tables.arrow(tables.location(ident, newest)).to_pydict() == {"x": [3]}
+
+
+def test_an_answer_that_was_lost_is_no_second_commit(tables: DeltaTables) -> None:
+    """A run whose commit went in unseen, as by its own attempt before, gets that version and does not double it."""
+    ident, run_id = new_id("ast"), new_id("run")
+    _put(tables, ident, table(x=[1]))
+    staged = tables.stage(ident, table(x=[2]))
+    from_before = need("deltalake").DeltaTable(tables.uri(ident))
+    first = tables.commit([staged], table_id=ident, mode="append", run_id=run_id)
+    current, opened = tables._open, [from_before]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_open", lambda table_id: opened.pop() if opened else current(table_id))
+        assert tables.commit([staged], table_id=ident, mode="append", run_id=run_id) == first
+    assert opened == []
+    assert tables.arrow(first).num_rows == 2
+    assert tables.latest(ident) == first["delta_version"]
 
 
 def test_kill_9_loses_and_doubles_no_commit(tmp_path: Path) -> None:
@@ -153,7 +169,7 @@ def test_kill_9_loses_and_doubles_no_commit(tmp_path: Path) -> None:
     newest = tables.latest(ident)
     assert newest is not None
     names = tables.arrow(tables.location(ident, newest)).to_pydict()["run"]
-    log = sorted((tables.folder(ident) / "_delta_log").glob("*.json"))
+    log = sorted((Path(tables.uri(ident)) / "_delta_log").glob("*.json"))
     committed = {
         action["txn"]["appId"].removeprefix("trimtab-run-")
         for path in log

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -334,7 +334,11 @@ class LocalFiles:
         folder = self._root / group
         if not folder.is_dir():
             return {}
-        return {path.name: path.stat().st_mtime for path in folder.iterdir() if path.is_file()}
+        found = {}
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # a temporary file that got its name just now
+                found[path.name] = path.stat().st_mtime
+        return found
 
     def missing(self, group: str, names: list[str]) -> str | None:
         """Return the first of some files that is not in a group."""

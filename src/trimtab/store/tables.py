@@ -38,6 +38,8 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
+# Known to the engine and to nobody who reads lazily.
+_RETRIES = {"max_retries", "retry_timeout"}
 # Stated one by one, so that equal rows have equal bytes whatever the defaults of a release are.
 _PARQUET = {
     "version": "2.6",
@@ -136,6 +138,7 @@ class DeltaTables:
 
     def __init__(self, root: Path | Files) -> None:
         self._files = LocalFiles(root) if isinstance(root, Path) else root
+        self._options = dict(self._files.options) or None
 
     def uri(self, table_id: str) -> str:
         """Return where a table lies, for people and for engines.
@@ -204,20 +207,33 @@ class DeltaTables:
         dropped = list(drop_files)
         _check_request(staged, mode, dropped)
         delta = self._open(table_id)
-        before = self._find(delta, table_id, run_id)
+        before = self._of_run(delta, table_id, run_id, staged)
         if before is not None:
-            named = set(_names(self._at(before)))
-            if any(one.file not in named for one in staged):
-                raise Conflict(f"run {run_id} has committed to this table before", where=table_id)
             return before
         if base is not ...:
             self.rollback_to(table_id, base)
             delta = self._open(table_id)
-        with self._told(table_id):
-            self._commit(table_id, delta, staged, mode, run_id, dropped)
+        try:
+            with self._told(table_id):
+                self._commit(table_id, delta, staged, mode, run_id, dropped)
+        except Conflict:
+            # The one who was first may be this run: its other attempt, or a put whose answer was lost.
+            found = self._of_run(self._open(table_id), table_id, run_id, staged)
+            if found is None:
+                raise
+            return found
         found = self._find(self._open(table_id), table_id, run_id)
         if found is None:
             raise Corrupt(f"the commit of {run_id} is not in the log", where=table_id)
+        return found
+
+    def _of_run(self, delta: Any, table_id: str, run_id: str, staged: Sequence[Staged]) -> Data | None:
+        """Return the version that a run committed, if it did; it must hold the same files."""
+        found = self._find(delta, table_id, run_id)
+        if found is not None:
+            named = set(_names(self._at(found)))
+            if any(one.file not in named for one in staged):
+                raise Conflict(f"run {run_id} has committed to this table before", where=table_id)
         return found
 
     def _commit(
@@ -229,9 +245,11 @@ class DeltaTables:
         if delta is None:
             delta = self._create(table_id, new)
         if mode == "append":
-            delta = _with_columns(deltalake, delta, new)
+            if _add_columns(deltalake, delta, new):
+                delta = self._load(table_id)
             new = _schema(delta)
-        delta = _with_local_times(deltalake, delta, new)
+        if _add_local_times(deltalake, delta, new):
+            delta = self._load(table_id)
         missing = set(dropped) - set(_names(delta))
         if missing:
             raise NotFound(f"the table has no file {min(missing)!r}", where=table_id)
@@ -258,7 +276,7 @@ class DeltaTables:
                 deltalake.Schema.from_arrow(schema),
                 mode="ignore",
                 configuration=_CONFIGURATION,
-                storage_options=dict(self._files.options),
+                storage_options=self._options,
             )
         except need("deltalake.exceptions").DeltaError:
             made = self._open(table_id)
@@ -356,7 +374,7 @@ class DeltaTables:
             missing_columns="insert",
             glob=False,
             hive_partitioning=False,
-            storage_options=dict(self._files.options) or None,
+            storage_options=self._options and {key: self._options[key] for key in self._options.keys() - _RETRIES},
         )
 
     def verify(self, location: Data) -> None:
@@ -397,7 +415,7 @@ class DeltaTables:
     def _load(self, table_id: str, number: int | None = None) -> Any:
         with self._told(table_id):
             return need("deltalake").DeltaTable(
-                self._files.uri(table_id), version=number, storage_options=dict(self._files.options)
+                self._files.uri(table_id), version=number, storage_options=self._options
             )
 
     def _at(self, location: Data) -> Any:
@@ -446,10 +464,10 @@ class DeltaTables:
                 yield
             except errors.CommitFailedError as error:
                 words = self._files.clean(str(error))
-                raise Conflict(f"somebody else wrote the table: {words}", where=table_id, fix="do it again") from error
+                raise Conflict(f"somebody else wrote the table: {words}", where=table_id, fix="do it again") from None
             except errors.DeltaError as error:
                 words = self._files.clean(str(error))
-                raise Fault(f"the table could not be written: {words}", where=table_id) from error
+                raise Fault(f"the table could not be written: {words}", where=table_id) from None
 
 
 def open_tables(
@@ -520,13 +538,13 @@ def _marker(text: str) -> tuple[int, int] | None:
     return None
 
 
-def _with_columns(deltalake: Any, delta: Any, schema: Any) -> Any:
-    """Return the table with the columns that ``schema`` has and the table does not."""
+def _add_columns(deltalake: Any, delta: Any, schema: Any) -> bool:
+    """Give the table the columns that ``schema`` has and it does not; say whether there were any."""
     have = _schema(delta)
     merge_schemas([have, schema])
     fresh = [field for field in schema if field.name not in have.names]
     if not fresh:
-        return delta
+        return False
     lower = {name.lower(): name for name in have.names}
     for field in fresh:
         if field.name.lower() in lower:
@@ -536,13 +554,16 @@ def _with_columns(deltalake: Any, delta: Any, schema: Any) -> Any:
                 fix="rename one",
             )
     delta.alter.add_columns(deltalake.Schema.from_arrow(need("pyarrow").schema(fresh)).fields)
-    return deltalake.DeltaTable(delta.table_uri)
+    return True
 
 
-def _with_local_times(deltalake: Any, delta: Any, schema: Any) -> Any:
-    """Return the table with the feature that timestamps without a zone need; without it nobody could read them."""
+def _add_local_times(deltalake: Any, delta: Any, schema: Any) -> bool:
+    """Give the table the feature that timestamps without a zone need, if ``schema`` has any and it lacks it.
+
+    Without the feature nobody could read them.
+    """
     feature = deltalake.TableFeatures.TimestampWithoutTimezone
     if not has_local_times(schema) or "timestampNtz" in (delta.protocol().reader_features or ()):
-        return delta
+        return False
     delta.alter.add_feature(feature, allow_protocol_versions_increase=True)
-    return deltalake.DeltaTable(delta.table_uri)
+    return True

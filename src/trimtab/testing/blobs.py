@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.core.clock import wall_seconds
 from trimtab.core.digest import digest_bytes
 from trimtab.core.errors import NotFound, WrongUse
 from trimtab.store.blobs import Blobs
@@ -51,10 +52,53 @@ class BlobsConformance:
             with pytest.raises(NotFound, match="not in this store"):
                 ask(digest)
 
+    def test_a_range_is_a_part_of_the_bytes(self, blobs: Blobs) -> None:
+        """Some bytes come back, fewer where the blob ends before and none after its end."""
+        digest = blobs.put(bytes(range(100)))
+        for start, length in ((0, 100), (10, 5), (99, 1), (95, 20), (0, 0), (100, 1), (10**9, 1)):
+            assert blobs.get_range(digest, start, length) == bytes(range(100))[start : start + length]
+        assert blobs.get_range(blobs.put(b""), 0, 10) == b""
+        with pytest.raises(NotFound, match="not in this store"):
+            blobs.get_range(digest_bytes(b"never put"), 0, 1)
+        for wrong in ((-1, 1), (0, -1)):
+            with pytest.raises(WrongUse, match="0 or more"):
+                blobs.get_range(digest, *wrong)
+
+    def test_what_is_kept_is_listed_and_can_go(self, blobs: Blobs, tmp_path: Path) -> None:
+        """A sweep sees every blob once with its size and time, nothing that is none, and removes the ones it names."""
+        path = tmp_path / "large"
+        path.write_bytes(b"large" * 4_000_000)
+        digests = {blobs.put(b""): 0, blobs.put(b"x"): 1, blobs.put_file(path): 20_000_000}
+        blobs.put(b"x")
+        found = list(blobs.kept())
+        assert {one.digest: one.size for one in found} == digests and len(found) == 3
+        assert all(abs(one.at - wall_seconds()) < 300 for one in found)
+        assert [blobs.size(digest) for digest in digests] == list(digests.values())
+        gone = digest_bytes(b"x")
+        for _ in range(2):
+            blobs.delete(gone)
+        assert not blobs.has(gone)
+        assert {one.digest for one in blobs.kept()} == digests.keys() - {gone}
+        with pytest.raises(NotFound, match="not in this store"):
+            blobs.size(gone)
+        with pytest.raises(NotFound, match="not in this store"):
+            blobs.path(gone)
+        assert blobs.put(b"x") == gone and blobs.get(gone) == b"x"
+
+    def test_a_large_file_comes_back(self, blobs: Blobs, tmp_path: Path) -> None:
+        """A file of several parts is one blob, and putting it again changes nothing."""
+        path = tmp_path / "large"
+        path.write_bytes(bytes(range(256)) * 70_000)
+        digest = blobs.put_file(path)
+        assert blobs.put_file(path) == digest == digest_bytes(path.read_bytes())
+        assert blobs.size(digest) == 256 * 70_000
+        assert blobs.get(digest) == path.read_bytes() == blobs.path(digest).read_bytes()
+        assert blobs.get_range(digest, 8 * 1024 * 1024 - 1, 2) == b"\xff\x00"
+
     @pytest.mark.parametrize("text", ["", "abc", "../../etc/passwd", "sha256:" + "g" * 64, "sha256:" + "A" * 64])
     def test_only_a_digest_names_a_blob(self, blobs: Blobs, text: str) -> None:
         """Whatever is not a digest is refused before it becomes a path."""
-        for ask in (blobs.get, blobs.path, blobs.has):
+        for ask in (blobs.get, blobs.path, blobs.has, blobs.size, blobs.delete):
             with pytest.raises(WrongUse, match="is not a digest"):
                 ask(text)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from trimtab.core.errors import BadInput, Conflict, NotFound, WrongUse
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
-from trimtab.store.tables import Tables
+from trimtab.store.tables import Tables, open_tables
 
 ROWS: dict[str, list[Any]] = {
     "whole": [1, None, -(2**63)],
@@ -32,6 +36,70 @@ ROWS: dict[str, list[Any]] = {
 def table(**columns: list[Any]) -> Any:
     """Return an Arrow table of columns."""
     return need("pyarrow").table(columns)
+
+
+WRITERS, COMMITS = 2, 20
+_WRITER = """
+import json, sys
+from trimtab.core.errors import Conflict
+from trimtab.store.tables import open_tables
+import pyarrow
+location, options, cache, ident, who, commits = json.loads(sys.argv[1])
+from pathlib import Path
+tables = open_tables(location, json.loads(sys.stdin.readline()), cache=Path(cache))
+refused = 0
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(commits):
+    name = f"{who}.{number}"
+    staged = tables.stage(ident, pyarrow.table({"run": [name]}))
+    while True:
+        try:
+            tables.commit([staged], table_id=ident, mode="append", run_id=name)
+            break
+        except Conflict:
+            refused += 1
+print(refused)
+"""
+
+
+class TwoWriters:
+    """Two processes that commit to one table at once; subclass it where the store takes that."""
+
+    def test_two_writers_lose_and_double_nothing(self, place: tuple[str, dict[str, str], Path]) -> None:
+        """Of two processes that make a table and append to it at once, every commit is there once."""
+        location, options, cache = place
+        ident = new_id("ast")
+        writers = []
+        for who in range(WRITERS):
+            request = json.dumps([location, {}, str(cache / str(who)), ident, f"w{who}", COMMITS])
+            writers.append(
+                subprocess.Popen(  # noqa: S603 - ours
+                    [sys.executable, "-c", _WRITER, request],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )
+            )  # fmt: skip
+        try:
+            for writer in writers:
+                assert writer.stdin is not None and writer.stdout is not None
+                writer.stdin.write(json.dumps(options) + "\n")
+                writer.stdin.flush()
+                assert writer.stdout.readline() == "ready\n", writer.communicate()[1]
+            told = [writer.communicate("go\n", timeout=120) for writer in writers]
+        finally:
+            for writer in writers:
+                writer.kill()
+                writer.wait()
+        assert [writer.returncode for writer in writers] == [0] * WRITERS, told
+        tables = open_tables(location, options, cache=cache)
+        newest = tables.latest(ident)
+        assert newest is not None
+        rows = tables.arrow(tables.location(ident, newest)).to_pydict()["run"]
+        expected = {f"w{who}.{number}" for who in range(WRITERS) for number in range(COMMITS)}
+        assert len(rows) == WRITERS * COMMITS and set(rows) == expected
+        made = {name: tables.find_commit(ident, name) for name in expected}
+        versions = [one["delta_version"] for one in made.values() if one is not None]
+        assert len(set(versions)) == WRITERS * COMMITS
 
 
 class TablesConformance:
