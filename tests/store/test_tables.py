@@ -15,7 +15,7 @@ from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
 from trimtab.store.tables import DeltaTables, Tables
-from trimtab.testing.tables import ROWS, TablesConformance, table
+from trimtab.testing.tables import ROWS, TablesConformance, TwoWriters, table
 
 LOCAL = datetime(2013, 1, 1)  # noqa: DTZ001 - without a zone on purpose
 
@@ -179,3 +179,12 @@ def test_kill_9_loses_and_doubles_no_commit(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
     assert set(names) == committed
     assert set(acknowledged) <= committed
+
+
+class TestTwoWriters(TwoWriters):
+    """A folder takes two writers at once, too."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> tuple[str, dict[str, str], Path]:
+        """Return where two processes open the same tables."""
+        return str(tmp_path / "tables"), {}, tmp_path

@@ -392,11 +392,6 @@ class ObjectFiles:
             return self._place.copy_to(key, self._cache / key, digest)
         raise Corrupt("a file of a table is missing", where=self.uri(key))
 
-    def source(self, key: str) -> str | Path:
-        """Return the local copy, if there is one, or the URL."""
-        copy = self._cache / key
-        return copy if copy.exists() else self.uri(key)
-
     def digest(self, key: str) -> str:
         """Read every byte of a file where it lies and return its digest."""
         running = hashlib.sha256()

@@ -266,10 +266,6 @@ class Files(Protocol):
         """Return a local file with the bytes of a file; a copy is compared with the digest when it is made."""
         ...
 
-    def source(self, key: str) -> str | Path:
-        """Return what a lazy reader opens, with ``options``."""
-        ...
-
     def digest(self, key: str) -> str:
         """Read every byte of a file where it lies and return its digest."""
         ...
@@ -346,10 +342,6 @@ class LocalFiles:
         return next((name for name in names if not (folder / name).exists()), None)
 
     def path(self, key: str, digest: str) -> Path:
-        """Return the file itself."""
-        return self._root / key
-
-    def source(self, key: str) -> str | Path:
         """Return the file itself."""
         return self._root / key
 

@@ -38,8 +38,8 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
-# Known to the engine and to nobody who reads lazily.
-_RETRIES = {"max_retries", "retry_timeout"}
+# Where every file of the log is a question over a network, whoever opens a table asks few of them.
+_REMOTE_CONFIGURATION = {**_CONFIGURATION, "delta.checkpointInterval": "10"}
 # Stated one by one, so that equal rows have equal bytes whatever the defaults of a release are.
 _PARQUET = {
     "version": "2.6",
@@ -275,7 +275,7 @@ class DeltaTables:
                 self._files.uri(table_id),
                 deltalake.Schema.from_arrow(schema),
                 mode="ignore",
-                configuration=_CONFIGURATION,
+                configuration=_CONFIGURATION if isinstance(self._files, LocalFiles) else _REMOTE_CONFIGURATION,
                 storage_options=self._options,
             )
         except need("deltalake.exceptions").DeltaError:
@@ -364,17 +364,17 @@ class DeltaTables:
         """Return a version's rows, to be read when they are needed (for errors see ``files``)."""
         frames: Any = need("polars")
         delta = self._at(location)
-        names = self._present(location, delta)
+        # Local copies also of what lies in an object store: one client of it, one way to be let in, digests compared.
+        paths = self._paths(location, delta)
         empty = frames.from_arrow(_schema(delta).empty_table())
-        if not names:
+        if not paths:
             return empty.lazy()  # type: ignore[no-any-return]
         return frames.scan_parquet(  # type: ignore[no-any-return]
-            [self._files.source(f"{location['table']}/{name}") for name in names],
+            paths,
             schema=empty.schema,
             missing_columns="insert",
             glob=False,
             hive_partitioning=False,
-            storage_options=self._options and {key: self._options[key] for key in self._options.keys() - _RETRIES},
         )
 
     def verify(self, location: Data) -> None:
