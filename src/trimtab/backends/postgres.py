@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from trimtab.core.errors import Conflict, Unavailable, WrongUse
 from trimtab.core.optional import need
@@ -327,4 +327,4 @@ def _parted(url: str) -> tuple[str, str, str]:
         )
     user, at, host = parts.netloc.rpartition("@")
     shown = urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, "", ""))
-    return urlunsplit(parts._replace(query=urlencode(options))), schema, f"{shown}?schema={schema}"
+    return urlunsplit(parts._replace(query=urlencode(options, quote_via=quote))), schema, f"{shown}?schema={schema}"

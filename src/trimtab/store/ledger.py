@@ -358,8 +358,14 @@ class Ledger:
                 job.answer, job.error = None, error
                 if isinstance(error, Lost):
                     raise
-                self._writer.execute("ROLLBACK TO SAVEPOINT request")
-                self._writer.execute("RELEASE SAVEPOINT request")
+                if isinstance(error, self.engine.errors):
+                    job.error = Fault(f"the ledger could not be written: {error}", where=self.where)
+                    job.error.__cause__ = error
+                try:
+                    self._writer.execute("ROLLBACK TO SAVEPOINT request")
+                    self._writer.execute("RELEASE SAVEPOINT request")
+                except self.engine.errors:  # the database has undone the whole group by itself
+                    raise error from None
         return mark
 
     def _answer(self, job: _Job[Any], mark: _Mark | None) -> tuple[Any, _Mark | None]:

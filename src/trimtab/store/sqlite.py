@@ -19,8 +19,8 @@ from trimtab.store.migrations import migrate
 class SqliteSession:
     """A connection; see ``Session``."""
 
-    def __init__(self, path: Path, *, writes: bool) -> None:
-        self.connection = apsw.Connection(str(path))
+    def __init__(self, path: Path, *, writes: bool, vfs: str = "") -> None:
+        self.connection = apsw.Connection(str(path), vfs=vfs or None)
         self.connection.set_busy_timeout(30_000)
         self.connection.pragma("journal_mode", "wal")
         self.connection.pragma("synchronous", "FULL")
@@ -67,17 +67,19 @@ class SqliteEngine:
 
     Args:
         path: the file, made if it is not there; beside it lies ``ledger.lock``.
+        vfs: the SQLite file system that it is opened by; empty for the machine's own.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, vfs: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._vfs = vfs
         self._lock = _Turn(path.with_name("ledger.lock"))
         self._watching = threading.Lock()
         with ExitStack() as undo:
             undo.callback(self._lock.close)
             with self.turn():
-                self._watch = SqliteSession(path, writes=True)
+                self._watch = SqliteSession(path, writes=True, vfs=vfs)
                 undo.callback(self._watch.close)
                 migrate(self._watch.connection)
             undo.pop_all()
@@ -100,11 +102,11 @@ class SqliteEngine:
 
     def writer(self) -> SqliteSession:
         """Open a connection that writes."""
-        return SqliteSession(self.path, writes=True)
+        return SqliteSession(self.path, writes=True, vfs=self._vfs)
 
     def reader(self) -> SqliteSession:
         """Open a connection that cannot write."""
-        return SqliteSession(self.path, writes=False)
+        return SqliteSession(self.path, writes=False, vfs=self._vfs)
 
     def changes(self) -> int:
         """Return a number that moves when any process commits."""

@@ -1,0 +1,1 @@
+"""The bar: what breaks on purpose, counted, and what must stand."""
