@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -55,6 +56,15 @@ class Child:
     def heard(self) -> int:
         """How many bytes it has said so far."""
         return len(self._text)
+
+    def hear(self, count: int = 1, seconds: float = 60) -> None:
+        """Wait until it has said so many bytes."""
+        until = time.monotonic() + seconds
+        while self.heard < count:
+            assert self.process.is_alive() and time.monotonic() < until, (
+                f"it says no more: {bytes(self._text[-300:])!r}"
+            )
+            time.sleep(0.001)
 
     def end(self, seconds: float = 60) -> list[str]:
         """Wait until it ends by itself and return what it said."""

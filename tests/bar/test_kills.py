@@ -20,7 +20,7 @@ THREADS = 4
 
 def victim(say: Say, location: str, round_name: str, again: list[str]) -> None:
     """Say what will be written, write it and say that it was; first what the last victim may not have written."""
-    ledger = Ledger.open(location)
+    ledger, start = Ledger.open(location), int(round_name[1:])
     for name in again:
         say(f"> {name}")
         perform(ledger, name, keyed=True)
@@ -28,7 +28,7 @@ def victim(say: Say, location: str, round_name: str, again: list[str]) -> None:
 
     def run(thread: int) -> None:
         for number in range(10**9):
-            name = f"{KINDS[(thread * 2 + number) % len(KINDS)]}/{round_name}.{thread}.{number}"
+            name = f"{KINDS[(start + thread * 2 + number) % len(KINDS)]}/{round_name}.{thread}.{number}"
             say(f"> {name}")
             perform(ledger, name, keyed=True)
             say(f"< {name}")
@@ -56,8 +56,7 @@ def test_kill_9_loses_nothing_and_halves_nothing(location: str) -> None:
     hits = 0
     for number in range(KILLS):
         child = Child(victim, location, f"r{number}", waiting)
-        while not child.heard:
-            time.sleep(0.001)
+        child.hear()
         time.sleep(dice.uniform(0.0, 0.2))
         said = [line.split(" ") for line in child.kill()]
         done = {name for mark, name in said if mark == "<"}

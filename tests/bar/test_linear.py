@@ -155,8 +155,7 @@ def _recorded(act: Any, location: str, words: tuple[Any, ...], *, killed: bool) 
     second = Child(act, location, 2, *words, False)
     died = math.inf
     if killed:
-        while first.heard < 800 * HISTORIES:
-            time.sleep(0.001)
+        first.hear(800 * HISTORIES)
         died = time.monotonic_ns()
         lines = first.kill()
     else:

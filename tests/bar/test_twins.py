@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -62,8 +61,8 @@ def test_all_come_up(location: str) -> None:
     """Each process that opens the new ledger finds it, at the newest schema, and writes to it."""
     go = context().Event()
     twins = [Child(twin, location, go, f"publish/t{number}") for number in range(TWINS)]
-    while not all(one.heard for one in twins):
-        time.sleep(0.001)
+    for one in twins:
+        one.hear()
     go.set()
     assert [one.end() for one in twins] == [["here", "up"]] * TWINS
     with Ledger.open(location) as ledger:
