@@ -7,7 +7,7 @@ synced stays. A file's removal is certain once its folder was synced, which SQLi
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ class Disk(apsw.VFS):
 
     Args:
         name: what SQLite knows it by.
+
+    Attributes:
+        trouble: called before each ``write``, ``truncate`` and ``sync``; what it raises is what the disk does.
     """
 
     def __init__(self, name: str) -> None:
         self.events: list[Event] = []
+        self.trouble: Callable[[str], None] = lambda what: None
         super().__init__(name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
@@ -38,6 +42,12 @@ class Disk(apsw.VFS):
         super().xDelete(filename, syncdir)
         self.events.append(("delete", Path(filename).name, int(syncdir), b""))
 
+    def record(self, what: str, name: str, number: int, data: bytes = b"") -> None:
+        """Write down what happened to a file, unless there is trouble, which raises."""
+        if name:
+            self.trouble(what)
+            self.events.append((what, name, number, data))
+
     def tell(self, name: str) -> None:
         """Write down that an act was acknowledged."""
         self.events.append(("told", name, 0, b""))
@@ -47,19 +57,19 @@ class _File(apsw.VFSFile):
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self._name = Path(path).name if path else ""
-        self._events: list[Event] = disk.events if path else []
+        self._disk = disk
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:
+        self._disk.record("write", self._name, offset, bytes(data))
         super().xWrite(data, offset)
-        self._events.append(("write", self._name, offset, bytes(data)))
 
     def xTruncate(self, size: int) -> None:
+        self._disk.record("truncate", self._name, size)
         super().xTruncate(size)
-        self._events.append(("truncate", self._name, size, b""))
 
     def xSync(self, flags: int) -> None:
-        self._events.append(("sync", self._name, 0, b""))
+        self._disk.record("sync", self._name, 0)
 
 
 class _Kept:

@@ -99,6 +99,17 @@ def _try_all(ledger: Ledger, names: list[str]) -> dict[str, BaseException | None
     return outcomes
 
 
+def _read_elsewhere(location: str, ledger: Ledger) -> list[str]:
+    """Read from a thread that has not read before, and from another opening."""
+    found: list[list[str]] = []
+    thread = threading.Thread(target=lambda: found.append(examine(ledger)))
+    thread.start()
+    thread.join()
+    with Ledger.open(location) as other:
+        assert examine(other) == found[0]
+    return found[0]
+
+
 @pytest.mark.parametrize("spare", [0, 100_000])
 def test_a_full_disk_refuses_and_recovers(location: str, small: Path, spare: int) -> None:
     """On a full disk each write is refused within a second or stands; with space again the same ledger goes on."""
@@ -117,6 +128,7 @@ def test_a_full_disk_refuses_and_recovers(location: str, small: Path, spare: int
                 assert "full" in str(error) or "No space left" in str(error)
             acknowledged |= {name for name, error in outcomes.items() if error is None}
             assert acknowledged <= set(examine(ledger))
+            assert acknowledged <= set(_read_elsewhere(location, ledger))
             (small / "ballast").unlink()
             for name in names[8:]:
                 perform(ledger, name, keyed=True)
