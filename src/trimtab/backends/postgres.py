@@ -191,7 +191,10 @@ class PostgresSession:
             raise Lost(str(error).strip()) from error
 
 
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+# Keepalives find a lost server only while nothing is on its way to it; the last one does when something is.
+_KEEPALIVE = {
+    "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000
+}  # fmt: skip
 
 
 def _bound(sql: str, params: Sequence[Value]) -> list[Value]:
