@@ -99,8 +99,8 @@ def test_nothing_is_lost_or_done_twice(server: Postgres, trouble: Callable[[Post
     enough = context().Event()
     clients = [Child(client, location, f"c{number}", enough) for number in range(CLIENTS)]
     for _ in range(RESTARTS):
-        for one in clients:
-            one.hear(one.heard + 1000)
+        for one, count in [(one, one.heard + 1000) for one in clients]:
+            one.hear(count)
         trouble(server)
     enough.set()
     said = [line.split(" ") for one in clients for line in one.end()]
