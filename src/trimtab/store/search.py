@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -26,20 +25,37 @@ from msgspec import Struct
 from trimtab.core.errors import BadInput, closest
 from trimtab.store.engine import Value
 
-Type = Literal["text", "number"]
-_MOST = 25_000
 _FUNCTIONS = {"LIKE": "textlike", "ILIKE": "texticlike", "RLIKE": "textregexeq"}
+_LISTS, _NULLS = ("IN", "NOT IN"), ("IS NULL", "IS NOT NULL")
+_WORDS: dict[str, tuple[str, ...]] = {
+    "number": ("=", "!=", "<", "<=", ">", ">="),
+    "text": ("=", "!=", "LIKE", "ILIKE"),
+    "traced": ("=", "!=", "LIKE", "ILIKE", "RLIKE"),
+    "like": ("LIKE", "ILIKE"),
+    "equal": ("=",),
+    "in": ("IN",),
+    "lists": _LISTS,
+    "nulls": _NULLS,
+    "sorted": (),
+    "unsorted": (),
+}
+_PART = r"(?:`(?:[^`]|``)*`(?!`)|\"(?:[^\"]|\"\")*\"(?!\")|[\w$@#]+)"
+_TOKEN = re.compile(
+    r"(?P<space>\s+)"
+    r"|(?P<text>'(?:[^']|'')*'(?!'))"
+    r"|(?P<number>-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))"
+    rf"|(?P<name>(?![0-9]){_PART}(?:\.{_PART})*)"
+    r"|(?P<operator>[<>=!~]+)"
+    r"|(?P<mark>[(),;])"
+)
+_ONE_PART, _STRING = re.compile(_PART), re.compile(r'"(?:[^"]|"")*"')
+_VALUES = ("text", "number", "name")
+_LISTING = "While parsing a list in the query,"
+_TYPES: dict[str, tuple[type, ...]] = {"rank": (int,), "text": (str, type(None)), "number": (int, float, type(None))}
 
 
 class Comparison(Struct, frozen=True):
-    """One condition of a filter.
-
-    Attributes:
-        kind: ``attribute``, ``metric``, ``param``, ``tag`` or another kind of the grammar.
-        key: the name within the kind, without quotes; of an attribute never an alias.
-        operator: in capitals, such as ``>=``, ``NOT IN`` or ``IS NULL``.
-        value: a text, a number, the texts of a list, or None where the operator takes none.
-    """
+    """One condition: a key of a kind, without quotes or alias, an operator in capitals, and its value if any."""
 
     kind: str
     key: str
@@ -58,18 +74,13 @@ class Order(Struct, frozen=True):
 class Field(Struct, frozen=True):
     """What a key may be compared with by filters, by nothing where it is only sorted by."""
 
-    type: Type
+    type: str
     operators: tuple[str, ...]
     ordered: bool
 
 
 class Kind(Struct, frozen=True):
-    """A kind of things that have keys.
-
-    Attributes:
-        prefixes: how clients write it before the dot; the name itself is one of them.
-        keys: what the keys are like; one that ends with ``*`` stands for all that start so.
-    """
+    """A kind of things that have keys, of which one that ends with ``*`` stands for all that start so."""
 
     name: str
     prefixes: tuple[str, ...]
@@ -84,13 +95,8 @@ class Kind(Struct, frozen=True):
 class Grammar(Struct, frozen=True):
     """What can be said about one sort of entity, and how clients are told of what cannot.
 
-    Attributes:
-        kinds: the kinds; one is called ``attribute`` and needs no prefix.
-        aliases: other names of attributes.
-        stranger: the message for a prefix that is none.
-        refusal: the message for an operator that does not fit.
-        unquoted: the message for an attribute's value that is no text.
-        unsorted: the message for an attribute that is not sorted by.
+    One kind is called ``attribute`` and needs no prefix; ``aliases`` are other names of attributes. The messages are
+    for a prefix that is none, an operator that does not fit, an attribute's value that is no text, and one to sort by.
     """
 
     kinds: tuple[Kind, ...]
@@ -99,21 +105,6 @@ class Grammar(Struct, frozen=True):
     refusal: str = "Invalid comparator '{operator}' not one of '{operators}'"
     unquoted: str = "Expected a quoted string value for attributes. Got value {value}"
     unsorted: str = "Invalid attribute key '{key}' specified. Valid keys are '{keys}'"
-
-
-_LISTS, _NULLS = ("IN", "NOT IN"), ("IS NULL", "IS NOT NULL")
-_WORDS: dict[str, tuple[str, ...]] = {
-    "number": ("=", "!=", "<", "<=", ">", ">="),
-    "text": ("=", "!=", "LIKE", "ILIKE"),
-    "traced": ("=", "!=", "LIKE", "ILIKE", "RLIKE"),
-    "like": ("LIKE", "ILIKE"),
-    "equal": ("=",),
-    "in": ("IN",),
-    "lists": _LISTS,
-    "nulls": _NULLS,
-    "sorted": (),
-    "unsorted": (),
-}
 
 
 def _kinds(table: str) -> tuple[Kind, ...]:
@@ -203,11 +194,9 @@ def parse_filter(text: str, grammar: Grammar) -> list[Comparison]:
         BadInput: it cannot be read, or says what the grammar does not allow; ``where`` is the character.
     """
     tokens = _tokens(text, "Invalid clause(s) in filter string: ")
-    if len(tokens) > _MOST:
-        raise _bad(f"Invalid filter: it has {len(tokens)} words and may have {_MOST}", 0, "search in parts")
-    found = [_checked(clause, grammar) for clause in _clauses(tokens)]
-    if len(found) > 200:
-        raise _bad(f"Invalid filter: it has {len(found)} conditions and may have 200", 0, "search in parts")
+    found = [_checked(*clause, grammar) for clause in _clauses(tokens)]
+    if len(tokens) > 25_000 or len(found) > 200:
+        raise _bad(f"Invalid filter: {len(found)} conditions with {len(tokens)} words", 0, "at most 200 and 25000")
     return found
 
 
@@ -224,39 +213,17 @@ def parse_order(items: Sequence[str], grammar: Grammar) -> list[Order]:
             raise _bad(f"Invalid order_by clause {item!r}. Could not be parsed.", 0, "write metrics.`my loss` DESC")
         if word.word not in ("ASC", "DESC", ""):
             raise _bad(f"Invalid ordering key in order_by clause {item!r}.", word.at, "write ASC or DESC")
-        orders.append(_ordered(*_prefixed(name), word.word != "DESC", name.at, grammar))
+        orders.append(_ordered(name, word.word != "DESC", grammar))
     if len({(order.kind, order.key) for order in orders}) < len(orders) or len(orders) > 20:
         raise _bad(f"`order_by` contains duplicate fields: {list(items)[:30]}", 0, "name each once, and 20 at most")
     return orders
-
-
-_PART = r"(?:`(?:[^`]|``)*`(?!`)|\"(?:[^\"]|\"\")*\"(?!\")|[\w$@#]+)"
-_TOKEN = re.compile(
-    r"(?P<space>\s+)"
-    r"|(?P<text>'(?:[^']|'')*'(?!'))"
-    r"|(?P<number>-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))"
-    rf"|(?P<name>(?![0-9]){_PART}(?:\.{_PART})*)"
-    r"|(?P<operator>[<>=!~]+)"
-    r"|(?P<mark>[(),;])"
-)
-_ONE_PART = re.compile(_PART)
 
 
 class _Token(Struct, frozen=True):
     kind: str
     text: str
     at: int
-
-    @property
-    def word(self) -> str:
-        """The keyword that it may be, in capitals."""
-        return self.text.upper() if self.kind == "name" else ""
-
-
-class _Clause(Struct, frozen=True):
-    name: _Token
-    operator: str
-    value: _Token | tuple[_Token, ...] | None
+    word: str
 
 
 def _bad(message: str, at: int, fix: str = "") -> BadInput:
@@ -273,12 +240,13 @@ def _tokens(text: str, message: str) -> list[_Token]:
             fix = "close the quote" if text[at] in "'\"`" else "put the key in backticks, and a text in quotes"
             raise _bad(message + ascii(text[at : at + 200]), at, fix)
         if match.lastgroup != "space":
-            found.append(_Token(str(match.lastgroup), match[0], at))
+            word = match[0].upper() if match.lastgroup == "name" else ""
+            found.append(_Token(str(match.lastgroup), match[0], at, word))
         at = match.end()
-    return found + [_Token("end", "", at)] * 4
+    return found + [_Token("end", "", at, "")] * 4
 
 
-def _clauses(tokens: list[_Token]) -> Iterator[_Clause]:
+def _clauses(tokens: list[_Token]) -> Iterator[tuple[_Token, str, Sequence[_Token], bool]]:
     """Read the whole text by its form alone; what the names mean comes after."""
     at = 0
     while tokens[at].kind != "end":
@@ -294,48 +262,45 @@ def _clauses(tokens: list[_Token]) -> Iterator[_Clause]:
             raise _invalid(name if name.text else tokens[at - 1])
         if words[:2] == ["IS", "NULL"] or words == ["IS", "NOT", "NULL"]:
             at += 3 if words[1] == "NULL" else 4
-            yield _Clause(name, "IS NULL" if words[1] == "NULL" else "IS NOT NULL", None)
+            yield name, "IS NULL" if words[1] == "NULL" else "IS NOT NULL", (), False
             continue
         negated = words[0] == "NOT"
         operator = words[1] if negated else tokens[at + 1].text.upper()
         if tokens[at + 1].kind != "operator" and operator not in (*_FUNCTIONS, "IN"):
             raise _invalid(name)
-        value, end = _value(tokens, at + 2 + negated, listed=operator == "IN")
-        yield _Clause(name, f"NOT {operator}" if negated else operator, value)
-        at = end
+        items, listed, at = _values(tokens, at + 2 + negated, listed=operator == "IN")
+        yield name, f"NOT {operator}" if negated else operator, items, listed
 
 
-def _value(tokens: list[_Token], start: int, *, listed: bool) -> tuple[_Token | tuple[_Token, ...], int]:
+def _values(tokens: list[_Token], start: int, *, listed: bool) -> tuple[Sequence[_Token], bool, int]:
     first, at = tokens[start], start + 1
     if first.text != "(":
         if listed or first.kind not in _VALUES or first.word in ("TRUE", "FALSE", "NULL"):
             raise _invalid(first if first.text else tokens[start - 1])
-        return first, at
+        return [first], False, at
     items: list[_Token] = []
     while tokens[at].kind in _VALUES and (not items or tokens[at - 1].text == ","):
         items.append(tokens[at])
         at += 2 if tokens[at + 1].text == "," else 1
     if tokens[at].text != ")":
         raise _bad(f"{_LISTING} expected a non-empty list of string values, but got ill-formed list.", first.at)
-    return tuple(items), at + 1
-
-
-_VALUES = ("text", "number", "name")
-_LISTING = "While parsing a list in the query,"
+    return items, True, at + 1
 
 
 def _invalid(token: _Token) -> BadInput:
-    fix = "join conditions such as metrics.loss < 0.5 or tags.team = 'risk' by AND"
-    return _bad(f"Invalid clause(s) in filter string: '{token.text}'", token.at, fix)
+    return _bad(f"Invalid clause(s) in filter string: '{token.text}'", token.at, "write tags.a = 'b' AND metrics.c > 1")
 
 
-def _prefixed(token: _Token) -> tuple[str, str]:
-    """Return what stands before the first dot, and the key without quotes."""
-    parts = [_unquoted(part) for part in _ONE_PART.findall(token.text)]
-    if len(parts) == 1:
-        prefix, dot, _ = token.text.partition(".")
-        return (prefix, "") if dot else ("", parts[0])
-    return parts[0], ".".join(parts[1:])
+def _named(token: _Token, grammar: Grammar) -> tuple[Kind, str, str]:
+    """Return the kind of a name, its key, and the key as it was written."""
+    prefix, *parts = [_unquoted(part) for part in _ONE_PART.findall(token.text)]
+    if not parts:
+        prefix, parts = ("attribute", [prefix]) if "." not in token.text else (token.text.partition(".")[0], [""])
+    kind, key = next((kind for kind in grammar.kinds if prefix in kind.prefixes), None), ".".join(parts)
+    if kind is None:
+        known = [name for kind in grammar.kinds for name in kind.prefixes]
+        raise _bad(grammar.stranger.format(prefix=prefix, prefixes=known), token.at, _likely(prefix, known))
+    return kind, grammar.aliases.get(key, key) if kind.name == "attribute" else key, key
 
 
 def _unquoted(text: str) -> str:
@@ -343,72 +308,57 @@ def _unquoted(text: str) -> str:
     return text[1:-1].replace(quote * 2, quote) if quote in "'\"`" else text
 
 
-def _named(prefix: str, key: str, at: int, grammar: Grammar) -> tuple[Kind, str]:
-    kind = next((kind for kind in grammar.kinds if (prefix or "attribute") in kind.prefixes), None)
-    if kind is None:
-        prefixes = [name for kind in grammar.kinds for name in kind.prefixes]
-        raise _bad(grammar.stranger.format(prefix=prefix, prefixes=prefixes), at, _likely(prefix, prefixes))
-    return kind, grammar.aliases.get(key, key) if kind.name == "attribute" else key
-
-
-def _ordered(prefix: str, key: str, ascending: bool, at: int, grammar: Grammar) -> Order:
-    kind, known = _named(prefix, key, at, grammar)
-    field = kind.field(known)
+def _ordered(name: _Token, ascending: bool, grammar: Grammar) -> Order:
+    kind, key, written = _named(name, grammar)
+    field = kind.field(key)
     if field is None or not field.ordered:
         if kind.name != "attribute":
-            raise _bad(f"Invalid order_by entity type '{kind.name}'", at, "order by an attribute")
+            raise _bad(f"Invalid order_by entity type '{kind.name}'", name.at, "order by an attribute")
         keys = sorted(key for key, field in kind.keys.items() if field.ordered)
-        raise _bad(grammar.unsorted.format(key=key, keys=_set(keys)), at, _likely(key, keys))
-    return Order(kind.name, known, ascending)
+        raise _bad(grammar.unsorted.format(key=written, keys=f"{{{str(keys)[1:-1]}}}"), name.at, _likely(written, keys))
+    return Order(kind.name, key, ascending)
 
 
 def _likely(name: str, known: Sequence[str]) -> str:
     return f"one of {', '.join(known)}{closest(name, known)}"
 
 
-def _set(keys: Sequence[str]) -> str:
-    return "{" + ", ".join(repr(key) for key in keys) + "}"
-
-
-def _checked(clause: _Clause, grammar: Grammar) -> Comparison:
-    prefix, written = _prefixed(clause.name)
-    kind, key = _named(prefix, written, clause.name.at, grammar)
-    field, at = kind.field(key), clause.name.at
+def _checked(name: _Token, operator: str, items: Sequence[_Token], listed: bool, grammar: Grammar) -> Comparison:
+    kind, key, written = _named(name, grammar)
+    field = kind.field(key)
     if field is None or not field.operators:
         keys = sorted(key for key, field in kind.keys.items() if field.operators)
-        raise _bad(
-            f"Invalid {kind.name} key '{written}' specified. Valid keys are '{_set(keys)}'", at, _likely(key, keys)
-        )
-    value = _meant(clause.value, kind, key, field, grammar) if clause.value is not None else None
+        message = f"Invalid {kind.name} key '{written}' specified. Valid keys are '{{{str(keys)[1:-1]}}}'"
+        raise _bad(message, name.at, _likely(key, keys))
+    value = _meant(items, listed, kind, key, field, grammar) if items or listed else None
     nullable = [f"{one.name}s" for one in grammar.kinds if "*" in one.keys and "IS NULL" in one.keys["*"].operators]
-    if clause.operator in _NULLS and nullable and clause.operator not in field.operators:
-        able = " and ".join(nullable[:2])
-        raise _bad(f"IS NULL / IS NOT NULL is only supported for {able}, not for '{kind.name}' '{key}'", at)
-    if clause.operator not in field.operators or isinstance(value, tuple) != (clause.operator in _LISTS):
-        said = {"kind": kind.name, "key": key, "operator": clause.operator, "operators": list(field.operators)}
-        raise _bad(grammar.refusal.format(**said), at, f"one of {', '.join(field.operators)}")
-    if clause.operator == "RLIKE":
-        _check_pattern(str(value), at)
-    return Comparison(kind.name, key, clause.operator, value)
+    if operator in _NULLS and nullable and operator not in field.operators:
+        message = f"IS NULL / IS NOT NULL is only supported for {' and '.join(nullable[:2])}"
+        raise _bad(f"{message}, not for '{kind.name}' '{key}'", name.at)
+    if operator not in field.operators or isinstance(value, tuple) != (operator in _LISTS):
+        said = {"kind": kind.name, "key": key, "operator": operator, "operators": list(field.operators)}
+        raise _bad(grammar.refusal.format(**said), name.at, f"one of {', '.join(field.operators)}")
+    if operator == "RLIKE":
+        _check_pattern(str(value), name.at)
+    return Comparison(kind.name, key, operator, value)
 
 
 def _meant(
-    token: _Token | tuple[_Token, ...], kind: Kind, key: str, field: Field, grammar: Grammar
+    items: Sequence[_Token], listed: bool, kind: Kind, key: str, field: Field, grammar: Grammar
 ) -> str | int | float | tuple[str, ...]:
     """Return the value that is meant, of the type that the key has."""
-    items = token if isinstance(token, tuple) else (token,)
     shown, at = ", ".join(item.text for item in items[:5]), items[0].at if items else 0
-    texts = tuple(_unquoted(item.text) for item in items if _is_text(item))
+    texts = tuple(_unquoted(item.text) for item in items if item.kind == "text" or _STRING.fullmatch(item.text))
     if field.type == "number":
-        if isinstance(token, tuple) or token.kind != "number":
+        if listed or items[0].kind != "number":
             what = "metric" if kind.name == "metric" else f"numeric attribute: {key}"
             raise _bad(f"Expected numeric value type for {what}. Found {shown}", at, "write a number without quotes")
         whole = kind.name == "attribute" and len(shown) <= 18 and shown.lstrip("-").isdigit()
         return int(shown) if whole else float(shown)
-    if not isinstance(token, tuple):
+    if not listed:
         if texts:
             return texts[0]
-        if token.kind == "name":
+        if items[0].kind == "name":
             message = "Parameter value is either not quoted or unidentified quote types used for string value"
             raise _bad(f"{message} {shown}. Use either single or double quotes.", at, "write such as 'my-value'")
     elif "IN" in field.operators:
@@ -419,53 +369,42 @@ def _meant(
         return texts
     elif kind.name == "attribute":
         able = [key for key, field in kind.keys.items() if "IN" in field.operators]
-        only = f"the '{able[0]}' attribute" if len(able) == 1 else f"attributes in {_set(able)}"
+        only = f"the '{able[0]}' attribute" if len(able) == 1 else f"attributes in {{{str(able)[1:-1]}}}"
         raise _bad(f"Only {only} supports comparison with a list of quoted string values.", at)
-    if kind.name in ("attribute", "dataset"):
-        message = grammar.unquoted.format(value=shown)
-        raise _bad(message if kind.name == "attribute" else message.replace("attributes", "dataset attributes"), at)
+    if kind.name == "attribute":
+        raise _bad(grammar.unquoted.format(value=shown), at, "write such as 'my-value'")
     raise _bad(f"Expected a quoted string value for {kind.name} (e.g. 'my-value'). Got value {shown}", at)
-
-
-def _is_text(token: _Token) -> bool:
-    return token.kind == "text" or (token.text[0] == '"' and len(_ONE_PART.findall(token.text)) == 1)
 
 
 def _check_pattern(pattern: str, at: int) -> None:
     """Refuse what the two databases read differently, and what takes SQLite's matcher more than a moment."""
-    plain = re.sub(r"\\[^a-zA-Z0-9]|\\[dwsDWS]|\[\^?\]?[^\[\]\\]*\]", "x", pattern)
-    odd = re.search(
-        r"\\|\[|\(\?(?!:)|[*+?}][*+?{]|\([^()]*[*+?{|][^()]*\)[*+?{]|\([^()]*\([^()]*\)[^()]*\)[*+?{]", plain
-    )
-    counts = re.search(r"\{(?![0-9]{1,2}(?:,(?:[0-9]{1,2})?)?\})", plain)
-    if odd or counts or len(pattern) > 500 or len(re.findall(r"[*+{]", plain)) > 3 or plain.count("?") > 8:
-        raise _bad(
-            f"Invalid RLIKE pattern {pattern[:100]!r}: too long or with more than simple repeats", at, "use LIKE"
-        )
+    plain = re.sub(r"\\[dwsDWS!-/:-@\[-`{-~]", "x", pattern)
+    plain = re.sub(r"\[\^?\]?[^\[\]\\]*\]", "x", plain).removesuffix("$").removesuffix(".*")
+    plain = re.sub(r"(?<!\))\{[0-9]{1,2}\}", "", re.sub(r"\{[0-9]{1,2},[0-9]{0,2}\}", "+", plain))
+    odd = re.search(r"[\\[{}]|\(\?(?!:)|[*+?][*+?]|\)[*+?]", plain) or re.search(r"--|&&|~~|\|\|", pattern)
+    repeats = len(re.findall(r"[*+]", plain)) + (plain[:1] != "^")
     try:
+        if odd or repeats > 2 or plain.count("?") > 8 or len(pattern) > 500:
+            raise ValueError("it repeats too much, or is more than plain")
         re.compile(pattern)
-    except (re.error, OverflowError) as error:
-        raise _bad(f"Invalid RLIKE pattern {pattern!r}: {error}", at) from error
+    except (ValueError, re.error, OverflowError, RecursionError) as error:
+        raise _bad(f"Invalid RLIKE pattern {pattern!r}: {error}", at, "begin it with ^, or use LIKE") from error
 
 
 class Column(Struct, frozen=True):
     """What an attribute is in SQL: an expression over the row that is searched, and whether it may be NULL."""
 
     sql: str
-    type: Type = "text"
+    type: str = "text"
     nullable: bool = True
 
 
 class Rows(Struct, frozen=True):
     """Where the keys of a kind are kept, in names of SQL such as ``m.value`` of the source ``latest m``.
 
-    Attributes:
-        subject: the column with the id of what is searched.
-        name: the column with the key; empty if each key has a column of its own.
-        value: the column with the value.
-        kind: the column that tells which values are no plain numbers (``core.metric.split_value``); empty for texts.
-        columns: the columns of keys that have their own.
-        newest: what follows WHERE to sort by one row where a key may have several, such as ``ORDER BY .. LIMIT 1``.
+    ``subject`` is the id of what is searched. ``kind`` is the column that tells which values are no plain numbers
+    (``core.metric.split_value``), empty for texts; ``columns`` are those of keys with a column of their own;
+    ``newest`` is what follows WHERE to sort by one row where a key has several, such as ``ORDER BY .. LIMIT 1``.
     """
 
     source: str
@@ -486,16 +425,6 @@ class Columns(Struct, frozen=True):
     ties: tuple[Order, ...] = ()
 
 
-class _Found(Struct, frozen=True):
-    """The value of a key: an expression, the rows that it is of, and the parameters of each."""
-
-    rows: Rows
-    value: str
-    among: str
-    params: list[Value]
-    more: list[Value]
-
-
 def where_sql(comparisons: Sequence[Comparison], columns: Columns) -> tuple[str, list[Value]]:
     """Return a condition for WHERE and its parameters; a NaN matches ``!=`` only, what is not there ``IS NULL`` only.
 
@@ -507,21 +436,21 @@ def where_sql(comparisons: Sequence[Comparison], columns: Columns) -> tuple[str,
         if one.kind == "attribute" and one.key in columns.attributes:
             sql, more = _compared(columns.attributes[one.key].sql, [], one)
         else:
-            found = _found(one, columns)
+            rows, value, among, bound, more = _found(one, columns)
             if one.operator in _NULLS:
-                sql, more = f"SELECT 1 {found.among}", found.params
+                sql, more = f"SELECT 1 {among}", bound
             else:
-                sql, more = _compared(found.value, found.more, one)
-                if found.rows.kind and one.operator == "!=":
-                    sql = f"({sql} OR {found.rows.kind}='nan')"
-                sql, more = f"SELECT 1 {found.among} AND {sql}", [*found.params, *more]
+                sql, more = _compared(value, more, one)
+                sql = f"({sql} OR {rows.kind}='nan')" if rows.kind and one.operator == "!=" else sql
+                sql, more = f"SELECT 1 {among} AND {sql}", [*bound, *more]
             sql = f"{'NOT ' * (one.operator == 'IS NULL')}EXISTS ({sql})"
         pieces.append(sql)
         params += more
     return " AND ".join(pieces) or "1=1", params
 
 
-def _found(one: Comparison | Order, columns: Columns) -> _Found:
+def _found(one: Comparison | Order, columns: Columns) -> tuple[Rows, str, str, list[Value], list[Value]]:
+    """Return the rows of a key, its value as an expression, what that is selected from, and parameters of both."""
     rows = columns.rows.get(one.kind)
     if rows is None or not (rows.name or one.key in rows.columns):
         raise _bad(f"Invalid {one.kind} key '{one.key}' specified: it is not kept here", 0)
@@ -530,11 +459,10 @@ def _found(one: Comparison | Order, columns: Columns) -> _Found:
     if one.key not in rows.columns:
         among, params = f"{among} AND {rows.name}=?", [one.key]
     if not rows.kind:
-        return _Found(rows, value, among, params, [])
-    value = (
-        f"CASE {rows.kind} WHEN '' THEN {value} WHEN 'nan' THEN NULL WHEN '-0.0' THEN 0.0 WHEN '-inf' THEN ? ELSE ? END"
-    )
-    return _Found(rows, value, among, params, [-math.inf, math.inf])
+        return rows, value, among, params, []
+    of = f"CASE {rows.kind} WHEN '' THEN {value} WHEN 'nan' THEN NULL"
+    value = f"{of} WHEN '-0.0' THEN 0.0 WHEN '-inf' THEN ? ELSE ? END"
+    return rows, value, among, params, [-math.inf, math.inf]
 
 
 def _compared(sql: str, params: list[Value], one: Comparison) -> tuple[str, list[Value]]:
@@ -548,14 +476,7 @@ def _compared(sql: str, params: list[Value], one: Comparison) -> tuple[str, list
 
 
 class Sorting(Struct, frozen=True):
-    """How found rows are sorted: what an inner SELECT selects, and what the outer one sorts by.
-
-    Attributes:
-        select: the columns ``sort_0``, ``sort_1`` ..., whose values are those of a token.
-        params: their parameters.
-        order: what follows ORDER BY.
-        terms: the type of each column (``rank`` where it only tells what is missing), and whether it ascends.
-    """
+    """How rows are sorted: what selects columns ``sort_0``, ``sort_1`` .., what follows ORDER BY, and their types."""
 
     select: str
     params: list[Value]
@@ -569,28 +490,26 @@ def order_sql(orders: Sequence[Order], columns: Columns) -> Sorting:
     Raises:
         BadInput: something is not kept here.
     """
-    pieces, params, terms = list[str](), list[Value](), list[tuple[str, bool]]()
-
-    def add(sql: str, bound: list[Value], type: str, ascending: bool) -> None:
-        pieces.append(f"{sql} AS sort_{len(terms)}")
-        params.extend(bound)
-        terms.append((type, ascending))
-
+    terms: list[tuple[str, list[Value], str, bool]] = []
     named = {(order.kind, order.key) for order in orders}
     for order in (*orders, *(tie for tie in columns.ties if (tie.kind, tie.key) not in named)):
         column, bound = columns.attributes.get(order.key) if order.kind == "attribute" else None, list[Value]()
         if column is None:
-            found = _found(order, columns)
-            rows, bound = found.rows, [*found.more, *found.params]
-            column = Column(f"(SELECT {found.value} {found.among} {rows.newest})", "number" if rows.kind else "text")
+            rows, value, among, bound, more = _found(order, columns)
+            column = Column(f"(SELECT {value} {among} {rows.newest})", "number" if rows.kind else "text", not rows.kind)
             if rows.kind:
-                rank = f"(SELECT CASE {rows.kind} WHEN 'nan' THEN 1 ELSE 0 END {found.among} {rows.newest})"
-                add(f"coalesce({rank}, 2)", found.params, "rank", True)
-        if column.nullable and not bound[1:]:
-            add(f"CASE WHEN {column.sql} IS NULL THEN 1 ELSE 0 END", bound, "rank", True)
-        add(column.sql, bound, column.type, order.ascending)
-    order_by = ", ".join(f"sort_{at}{'' if ascending else ' DESC'}" for at, (_, ascending) in enumerate(terms))
-    return Sorting(", ".join(pieces), params, order_by, terms)
+                rank = f"(SELECT CASE {rows.kind} WHEN 'nan' THEN 1 ELSE 0 END {among} {rows.newest})"
+                terms.append((f"coalesce({rank}, 2)", bound, "rank", True))
+            bound = [*more, *bound]
+        if column.nullable:
+            terms.append((f"CASE WHEN {column.sql} IS NULL THEN 1 ELSE 0 END", bound, "rank", True))
+        terms.append((column.sql, bound, column.type, order.ascending))
+    return Sorting(
+        ", ".join(f"{sql} AS sort_{at}" for at, (sql, *_) in enumerate(terms)),
+        [value for _, bound, *_ in terms for value in bound],
+        ", ".join(f"sort_{at}{'' if ascending else ' DESC'}" for at, (*_, ascending) in enumerate(terms)),
+        [(type, ascending) for *_, type, ascending in terms],
+    )
 
 
 class Token(Struct, frozen=True):
@@ -613,7 +532,7 @@ class Token(Struct, frozen=True):
         """
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            exact, digest = msgspec.json.decode(data, type=tuple[list[None | int | str | list[str]], str])
+            exact, digest = msgspec.json.decode(data, type=tuple[list[int | str | list[str] | None], str])
             values = tuple(float.fromhex("".join(value)) if isinstance(value, list) else value for value in exact)
         except (ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise _bad("Invalid page token: it cannot be read", 0, "begin at the first page") from error
@@ -625,9 +544,6 @@ class Token(Struct, frozen=True):
 def query_digest(*parts: object) -> str:
     """Return what tells a query from others: its filter, order and whatever else chooses the rows, but no limit."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:24]
-
-
-_TYPES: dict[str, tuple[type, ...]] = {"rank": (int,), "text": (str, type(None)), "number": (int, float, type(None))}
 
 
 def after_sql(sorting: Sorting, token: Token) -> tuple[str, list[Value]]:
@@ -652,38 +568,32 @@ def after_sql(sorting: Sorting, token: Token) -> tuple[str, list[Value]]:
 
 
 @lru_cache(maxsize=256)
-def _pieces(pattern: str) -> list[tuple[int, re.Pattern[str]]]:
-    """Return the length and the form of each piece between the ``%`` of a pattern."""
-    pieces: list[list[str]] = [[]]
+def _form(pattern: str) -> re.Pattern[str]:
+    """Return the form of a pattern of LIKE; each ``%`` but the last stops for good where what follows it is found."""
+    pieces = [""]
     for escaped, plain in re.findall(r"\\(.)|([^\\])", pattern, re.DOTALL):
         if plain == "%":
-            pieces.append([])
+            pieces.append("")
         else:
-            pieces[-1].append("." if plain == "_" else re.escape(escaped or plain))
-    return [(len(piece), re.compile("".join(piece), re.DOTALL)) for piece in pieces]
+            pieces[-1] += "." if plain == "_" else re.escape(escaped or plain)
+    stops = "".join(f"(?>.*?{piece})" for piece in pieces[1:-1])
+    return re.compile(pieces[0] + stops + "".join(f".*{last}" for last in pieces[1:][-1:]), re.DOTALL)
 
 
 def _like(text: str | None, pattern: str) -> bool | None:
-    if text is None:
-        return None
-    (first, begins), *others = _pieces(pattern)
-    if not others:
-        return len(text) == first and begins.match(text) is not None
-    if begins.match(text) is None:
-        return False
-    at, end = first, len(text) - others[-1][0]
-    for length, piece in others[:-1]:
-        found = piece.search(text, at)
-        if found is None:
-            return False
-        at = found.start() + length
-    return at <= end and others[-1][1].match(text, end) is not None
+    return None if text is None else _form(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _regex(pattern: str) -> re.Pattern[str]:
+    ends = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", lambda found: r"\Z" if found[0] == "$" else found[0], pattern)
+    return re.compile(ends, re.DOTALL | re.ASCII)
 
 
 _FOLD = {upper: upper + 32 for upper in range(65, 91)}
-FUNCTIONS: dict[str, Callable[[str | None, str], bool | None]] = {
+FUNCTIONS: dict[str, Callable[..., bool | None]] = {
     "textlike": _like,
     "texticlike": lambda text, pattern: _like(text and text.translate(_FOLD), pattern.translate(_FOLD)),
-    "textregexeq": lambda text, pattern: None if text is None else re.search(pattern, text, re.DOTALL) is not None,
+    "textregexeq": lambda text, pattern: None if text is None else _regex(pattern).search(text) is not None,
 }
 """What a session of SQLite has to be given under these names, each deterministic and of two arguments."""
