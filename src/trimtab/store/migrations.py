@@ -177,7 +177,35 @@ CREATE TABLE registered_version (version_id TEXT PRIMARY KEY REFERENCES version 
   updated_ms INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, UNIQUE (asset_id, number)) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
+# Traces: a row a span with its exact content beside what is searched; a link may come before its trace. The row of
+# ``span_metric`` without a span is the whole trace's.
+_TRACES = f"""
+CREATE TABLE trace (id TEXT PRIMARY KEY, {_SCOPE}, trace_id TEXT NOT NULL, experiment INTEGER NOT NULL, state TEXT NOT NULL,
+  start_ms INTEGER NOT NULL, duration_ms INTEGER, client_id TEXT, request TEXT, response TEXT, session TEXT NOT NULL,
+  final INTEGER NOT NULL, UNIQUE (workspace, trace_id)) STRICT;
+CREATE INDEX trace_list ON trace (workspace, experiment, start_ms DESC, trace_id);
+CREATE TABLE trace_metadata (trace TEXT NOT NULL REFERENCES trace (id), {_SCOPE}, name TEXT NOT NULL, value TEXT NOT NULL,
+  PRIMARY KEY (trace, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE trace_link (workspace TEXT NOT NULL, environment TEXT NOT NULL, trace_id TEXT NOT NULL, kind TEXT NOT NULL,
+  target TEXT NOT NULL, PRIMARY KEY (workspace, trace_id, kind, target)) STRICT, WITHOUT ROWID;
+CREATE INDEX trace_link_target ON trace_link (workspace, kind, target);
+CREATE TABLE span (trace TEXT NOT NULL REFERENCES trace (id), {_SCOPE}, span_id TEXT NOT NULL, parent_id TEXT NOT NULL,
+  name TEXT NOT NULL, type TEXT NOT NULL, status TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER, model TEXT NOT NULL,
+  provider TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (trace, span_id)) STRICT;
+CREATE TABLE span_attribute (trace TEXT NOT NULL, {_SCOPE}, span_id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+  PRIMARY KEY (trace, span_id, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE span_metric (trace TEXT NOT NULL, {_SCOPE}, span_id TEXT NOT NULL, name TEXT NOT NULL, value REAL NOT NULL,
+  PRIMARY KEY (trace, span_id, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE assessment (trace TEXT NOT NULL REFERENCES trace (id), {_SCOPE}, id TEXT NOT NULL, kind TEXT NOT NULL,
+  name TEXT NOT NULL, value TEXT NOT NULL, text TEXT NOT NULL, source_type TEXT NOT NULL, source_id TEXT NOT NULL,
+  run_id TEXT NOT NULL, span_id TEXT NOT NULL, rationale TEXT, metadata TEXT NOT NULL, overrides TEXT NOT NULL,
+  valid INTEGER NOT NULL, session TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
+  PRIMARY KEY (trace, id)) STRICT;
+CREATE INDEX assessment_name ON assessment (trace, kind, name);
+CREATE INDEX assessment_session ON assessment (session, kind);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES)
 
 ALTERED: dict[int, str] = {
     4: f"""
