@@ -8,7 +8,10 @@ from typing import Any
 
 from trimtab.core.errors import MissingExtra
 
-_EXTRAS = {"sklearn": "train", "skops": "train", "scipy": "train", "pandas": "pandas", "psycopg": "postgres"}
+_EXTRAS = {
+    "sklearn": "train", "skops": "train", "scipy": "train", "pandas": "pandas", "psycopg": "postgres",
+    "opentelemetry": "traces",
+}  # fmt: skip
 
 
 def need(module: str) -> Any:

@@ -11,10 +11,14 @@ from typing import Any
 
 import msgspec
 
-from trimtab.api.mlflow import limits
+from trimtab.api.mlflow import limits, otlp
 from trimtab.api.mlflow.artifacts import LISTED, OF_RUN, Artifacts, delete, download, streamed, upload
 from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
+from trimtab.api.mlflow.traces import OLD_OPERATIONS as old_trace_operations
+from trimtab.api.mlflow.traces import OPERATIONS as trace_operations
+from trimtab.api.mlflow.traces import Traces
+from trimtab.api.mlflow.traces import artifact as trace_artifact
 from trimtab.api.mlflow.tracking import OPERATIONS as tracking_operations
 from trimtab.api.mlflow.tracking import Tracking
 from trimtab.api.mlflow.wire import Spec, arguments, body_of, error_of
@@ -29,7 +33,9 @@ VERSION = "3.12.0"
 _PREFIXES = ("/api", "/ajax-api")
 _LIMIT = 2 * limits.MOST_BYTES
 _LARGEST = 1 << 40
-_READING = frozenset({"search", "get", "get-by-name", "get-history"})
+_READING = frozenset(
+    {"search", "get", "get-by-name", "get-history", "batchGetInfos", "calculate-filter-correlation", "metrics"}
+)
 
 
 def mount(routes: Routes, store: Store) -> None:
@@ -42,21 +48,35 @@ def mount(routes: Routes, store: Store) -> None:
     models = Models(store, kept)
     for method, path, spec, work in model_operations:
         _add(routes, method, path, spec, partial(work, models))
+    _mount_traces(routes, store, kept)
     _mount_artifacts(routes, kept)
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
 
 
-def _add(routes: Routes, method: str, path: str, spec: Spec, handler: Callable[[Data], Data]) -> None:
+def _add(
+    routes: Routes, method: str, path: str, spec: Spec, handler: Callable[[Data], Data], version: str = "2.0"
+) -> None:
     reads = method == "GET" or path.rpartition("/")[2] in _READING
     for prefix in _PREFIXES:
         routes.add(
             method,
-            f"{prefix}/2.0/mlflow/{path}",
+            f"{prefix}/{version}/mlflow/{path}",
             handler,
             permission="read" if reads else "track",
             limit=_LIMIT,
             wire=partial(_json, spec),
         )
+
+
+def _mount_traces(routes: Routes, store: Store, kept: Artifacts) -> None:
+    traces = Traces(store, kept)
+    for version, operations in (("2.0", old_trace_operations), ("3.0", trace_operations)):
+        for method, path, spec, work in operations:
+            _add(routes, method, path, spec, partial(work, traces), version)
+        for prefix in _PREFIXES:
+            path = f"{prefix}/{version}/mlflow/get-trace-artifact"
+            routes.add("GET", path, traces.spans_file, permission="read", wire=trace_artifact(traces))
+    routes.add("POST", otlp.PATH, otlp.receive, permission="track", limit=otlp.LIMIT, wire=otlp.traced(store))
 
 
 def _mount_artifacts(routes: Routes, kept: Artifacts) -> None:
