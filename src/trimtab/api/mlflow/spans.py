@@ -110,7 +110,9 @@ def _name(names: list[str], place: int) -> str | int:
 
 
 def _pairs(pairs: Any, depth: int = 0) -> list[Data]:
-    return [{"key": pair.key, "value": _value(pair.value, depth)} for pair in pairs]
+    return [
+        {"key": pair.key, **({"value": _value(pair.value, depth)} if pair.HasField("value") else {})} for pair in pairs
+    ]
 
 
 def _value(value: Any, depth: int) -> Data:
@@ -219,10 +221,12 @@ def _enum(names: list[str]) -> Reader:
 def _json_pairs(value: Any, depth: int = 0) -> list[Data]:
     if not isinstance(value, list):
         raise BadSpan("a list was expected")
-    return [
-        {"key": _text(_field(pair, "key") or ""), "value": _json_value(_field(pair, "value") or {}, depth)}
-        for pair in value
-    ]
+    return [_json_pair(pair, depth) for pair in value]
+
+
+def _json_pair(pair: Any, depth: int) -> Data:
+    key, value = _text(_field(pair, "key") or ""), _field(pair, "value")
+    return {"key": key} if value is None else {"key": key, "value": _json_value(value, depth)}
 
 
 def _json_value(value: Any, depth: int = 0) -> Data:
@@ -310,14 +314,14 @@ def native(value: Data) -> Any:
         if kind == "array_value":
             return [native(item) for item in found.get("values", [])]
         if kind == "kvlist_value":
-            return {item["key"]: native(item["value"]) for item in found.get("values", [])}
+            return {item["key"]: native(item.get("value", {})) for item in found.get("values", [])}
         return float(found) if kind == "double_value" else found
     return None
 
 
 def natives(data: Data) -> Data:
     """Return the attributes of a span, event or resource in the one form, as plain data."""
-    return {item["key"]: native(item["value"]) for item in data.get("attributes", [])}
+    return {item["key"]: native(item.get("value", {})) for item in data.get("attributes", [])}
 
 
 def dump(value: Any) -> str:
