@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,12 +77,12 @@ def _put(tx: Tx, ident: str, one: Assessment, session: str) -> None:
     # An assessment of a session is found from each of its traces.
     session = session if SESSION in one.metadata and len(session) <= 250 else ""
     tx.execute(
-        f"INSERT OR REPLACE INTO assessment(trace, workspace, environment, {_COLUMNS}, text, session)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        f"INSERT OR REPLACE INTO assessment(trace, workspace, environment, {_COLUMNS}, text, number, session)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (ident, tx.workspace, tx.environment, one.id, one.kind, one.name, msgspec.json.encode(one.value).decode(),
          one.source_type, one.source_id, one.run_id, one.span_id, one.rationale,
          msgspec.json.encode(one.metadata).decode(), one.overrides, int(one.valid), one.created_ms, one.updated_ms,
-         text_of(one.value), session),
+         text_of(one.value), number_of(one.value), session),
     )  # fmt: skip
 
 
@@ -94,6 +95,14 @@ def text_of(value: Mapping[str, Any]) -> str:
     if isinstance(found, float) and found.is_integer() and abs(found) < 1 << 53:
         found = int(found)
     return found if isinstance(found, str) else msgspec.json.encode(found).decode()
+
+
+def number_of(value: Mapping[str, Any]) -> float | None:
+    """Return what an assessment says as a number: true and yes are 1, false and no 0, other texts none."""
+    found = value.get("value")
+    if isinstance(found, str):
+        return {"yes": 1.0, "no": 0.0}.get(found)
+    return float(found) if isinstance(found, int | float) and abs(found) < math.inf else None
 
 
 def get_assessment(reader: Reader, trace_id: str, ident: str) -> Assessment:

@@ -197,7 +197,7 @@ CREATE TABLE span_attribute (trace TEXT NOT NULL, {_SCOPE}, span_id TEXT NOT NUL
 CREATE TABLE span_metric (trace TEXT NOT NULL, {_SCOPE}, span_id TEXT NOT NULL, name TEXT NOT NULL, value REAL NOT NULL,
   PRIMARY KEY (trace, span_id, name)) STRICT, WITHOUT ROWID;
 CREATE TABLE assessment (trace TEXT NOT NULL REFERENCES trace (id), {_SCOPE}, id TEXT NOT NULL, kind TEXT NOT NULL,
-  name TEXT NOT NULL, value TEXT NOT NULL, text TEXT NOT NULL, source_type TEXT NOT NULL, source_id TEXT NOT NULL,
+  name TEXT NOT NULL, value TEXT NOT NULL, text TEXT NOT NULL, number REAL, source_type TEXT NOT NULL, source_id TEXT NOT NULL,
   run_id TEXT NOT NULL, span_id TEXT NOT NULL, rationale TEXT, metadata TEXT NOT NULL, overrides TEXT NOT NULL,
   valid INTEGER NOT NULL, session TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
   PRIMARY KEY (trace, id)) STRICT;

@@ -89,6 +89,8 @@ class Span(Struct, frozen=True, kw_only=True):
 
 TRACE_COLUMNS = "id, trace_id, experiment, state, start_ms, duration_ms, client_id, request, response, final"
 _TRACE = f"SELECT {TRACE_COLUMNS} FROM trace"
+
+
 def start_trace(tx: Tx, given: Trace) -> Trace:
     """Record what a client says of a trace as a whole; of one that is there already too.
 

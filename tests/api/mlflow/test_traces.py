@@ -255,3 +255,27 @@ def test_assessments_come_with_their_trace(api: Any) -> None:
     assert said["assessments"][0]["feedback"] == {"value": 1}
     found = search(api)["traces"][0]["assessments"]
     assert [one["assessment_name"] for one in found] == ["a"]
+
+
+def test_measuring(api: Any) -> None:
+    """Metrics come in points with what they have in common; times are those of a calendar."""
+    start(api, request_time="2026-01-01T00:00:05Z")
+    body = {
+        "experiment_ids": ["0"], "view_type": "TRACES", "metric_name": "latency", "time_interval_seconds": 60,
+        "start_time_ms": 0, "end_time_ms": "4102444800000", "dimensions": [],
+        "aggregations": [{"aggregation_type": "AVG"}, {"aggregation_type": "PERCENTILE", "percentile_value": 95}],
+    }  # fmt: skip
+    found = api.post(f"{V3}/traces/metrics", json=body).json()
+    assert found["data_points"] == [
+        {
+            "metric_name": "latency",
+            "dimensions": {"time_bucket": "2026-01-01T00:00:00+00:00"},
+            "values": {"AVG": 1500.0, "P95.0": 1500.0},
+        }
+    ]
+    for fields in (
+        {"start_time_ms": None}, {"view_type": "RUNS"}, {"aggregations": [{"aggregation_type": "PERCENTILE"}]},
+        {"aggregations": [{"aggregation_type": "AVG", "percentile_value": 5}]}, {"time_interval_seconds": -1},
+        {"max_results": 1 << 60}, {"aggregations": ["AVG"]},
+    ):  # fmt: skip
+        refused(api.post(f"{V3}/traces/metrics", json={**body, **fields}))

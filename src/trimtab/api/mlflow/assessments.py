@@ -15,7 +15,7 @@ from trimtab.core.nouns import Data
 from trimtab.store.assessments import KINDS, Assessment
 
 _SOURCE_RUN = "mlflow.assessment.sourceRunId"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?s")
 
 
@@ -48,14 +48,14 @@ def time_from(value: Any, path: str) -> int:
     """
     try:
         found = datetime.fromisoformat(value)
-        return (found - _EPOCH) // timedelta(milliseconds=1)
+        return (found - EPOCH) // timedelta(milliseconds=1)
     except (TypeError, ValueError, OverflowError):
         raise invalid(path, value) from None
 
 
 def time_text(ms: int) -> str:
     """Return a time as answers have it."""
-    found = (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
+    found = (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
     return found.replace(".000", "").replace("+00:00", "Z")
 
 

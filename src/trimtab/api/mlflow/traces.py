@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.artifacts import SCHEME, Artifacts, download
 from trimtab.api.mlflow.assessments import (
+    EPOCH,
     an_object,
     assessment_data,
     assessment_from,
@@ -36,6 +38,7 @@ from trimtab.api.mlflow.wire import (
     MlflowError,
     Spec,
     arguments,
+    as_number,
     as_whole,
     error_of,
     invalid,
@@ -50,6 +53,7 @@ from trimtab.store.assessments import Assessment
 from trimtab.store.engine import ALL
 from trimtab.store.ledger import Tx
 from trimtab.store.store import Store
+from trimtab.store.tracemetrics import BUCKET, Aggregate, Point, trace_metrics
 from trimtab.store.traces import PLACE_TAG, Trace
 from trimtab.store.tracesearch import count_traces, search_traces
 
@@ -59,6 +63,7 @@ _OLD = ("TRACE_STATUS_UNSPECIFIED", *_STATES[1:])
 _MOST_PAGE, _MOST_LINKS, _MOST_AT_ONCE = 500, 100, 1000
 _STATS = "mlflow.trace.sizeStats"
 _PATIENCE_S, _PAUSE_S = 3.0, 0.1
+_POINTS, _MOST_POINTS, _LONGEST_S = 1000, 10_000, 10**9
 
 
 class Traces:
@@ -195,6 +200,29 @@ class Traces:
             "joint_count": both,
             "total_count": total,
         }
+
+    def measure(self, given: Data) -> Data:
+        """Return counts, latency, tokens, cost or what was said, in groups."""
+        wanted = [an_object(item, "aggregations") for item in given["aggregations"]]
+        start, end = given.get("start_time_ms"), given.get("end_time_ms")
+        bucket = given.get("time_interval_seconds") or 0
+        if bucket and (start is None or end is None):
+            raise MlflowError("start_time_ms and end_time_ms are required if time_interval_seconds is set")
+        if not 0 <= bucket <= _LONGEST_S or not 0 <= given.get("max_results", 0) <= _MOST_POINTS:
+            raise MlflowError("time_interval_seconds or max_results is out of its range")
+        points = trace_metrics(
+            self._ledger,
+            [experiment_number(one) for one in given["experiment_ids"]],
+            given["view_type"],
+            given["metric_name"],
+            [_aggregate(item) for item in wanted],
+            dimensions=given.get("dimensions") or [],
+            filters=given.get("filters") or [],
+            bucket_s=bucket,
+            span_ms=(start, end),
+            most=given.get("max_results") or _POINTS,
+        )
+        return {"data_points": [_point_data(given["metric_name"], point) for point in points]}
 
     def delete(self, given: Data) -> Data:
         """Delete traces for good."""
@@ -357,6 +385,29 @@ def mutual(total: int, one: int, two: int, both: int, more: float) -> float:
     return max(-1.0, min(1.0, math.log(joint / (first * second)) / -math.log(joint)))
 
 
+def _aggregate(item: Data) -> Aggregate:
+    """Return how a metric is to be aggregated; a percentile's percentage is from 0 to 100."""
+    kind, percent = str(item.get("aggregation_type", "")), item.get("percentile_value")
+    try:
+        found = Aggregate(kind, 0.0 if percent is None else as_number(percent))
+    except (TypeError, ValueError, OverflowError):
+        raise invalid("aggregations", item) from None
+    if (kind == "PERCENTILE") != (percent is not None) or not 0 <= found.percent <= 100:
+        raise invalid("aggregations", item)
+    return found
+
+
+def _point_data(metric: str, point: Point) -> Data:
+    held = dict(point.dimensions)
+    if BUCKET in held:
+        held[BUCKET] = (EPOCH + timedelta(milliseconds=int(held[BUCKET]))).isoformat()
+    return {
+        "metric_name": metric,
+        "dimensions": held,
+        "values": {label: number(value) for label, value in point.values.items()},
+    }
+
+
 def _at_once(wanted: Sequence[str]) -> Sequence[str]:
     if len(wanted) > _MOST_AT_ONCE:
         raise MlflowError(f"At most {_MOST_AT_ONCE} traces can be asked for at once. Got {len(wanted)}.")
@@ -473,6 +524,24 @@ OPERATIONS: tuple[Operation, ...] = (
             "base_filter": TEXT,
         },
         Traces.correlate,
+    ),
+    (
+        "POST",
+        "traces/metrics",
+        {
+            "experiment_ids": Field("texts", required=True),
+            "view_type": NEEDED,
+            "metric_name": NEEDED,
+            "aggregations": Field("list", required=True),
+            "dimensions": TEXTS,
+            "filters": TEXTS,
+            "time_interval_seconds": WHOLE,
+            "start_time_ms": WHOLE,
+            "end_time_ms": WHOLE,
+            "max_results": WHOLE,
+            "page_token": TEXT,
+        },
+        Traces.measure,
     ),
     ("POST", "traces/delete-traces", _DELETE, Traces.delete),
     ("PATCH", f"{_AT}/tags", _TAG, Traces.set_tag),
