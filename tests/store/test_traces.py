@@ -101,6 +101,18 @@ def test_exact_content_and_borders_of_time(ledger: Ledger) -> None:
     assert ledger.query("SELECT name, length(value) FROM span_attribute") == [("a\0", 4000)]
 
 
+def test_the_last_of_a_span_stands(ledger: Ledger) -> None:
+    """A span that comes twice, in one request or in two, is the last one, without what only the first one had."""
+    number = experiment(ledger)
+    first, last = span(1, attributes={"a": "1"}, metrics={"input_tokens": 9.0}), span(1, name="new", content="{}")
+    for requests in ([[first, last]], [[first], [last]]):
+        for spans in requests:
+            write(ledger, traces.log_spans, number, spans)
+        assert ledger.query("SELECT name, content FROM span") == [("new", "{}")]
+        assert ledger.query("SELECT count(*) FROM span_attribute") == [(0,)]
+        write(ledger, traces.delete_traces, number, trace_ids=["tr-1"])
+
+
 def test_a_trace_ends(ledger: Ledger) -> None:
     """Old clients begin and end a trace in two calls."""
     number = experiment(ledger)

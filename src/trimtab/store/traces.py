@@ -30,6 +30,7 @@ OPEN = ("IN_PROGRESS", "STATE_UNSPECIFIED")
 _ID = re.compile(r"(?!\.+$)[\w.:\-]{1,100}", re.ASCII)
 _SEARCHED = 4000
 _SESSION = 250
+_MOST_PARAMS = 50
 _MOST_MS = 253_402_300_799_999
 
 
@@ -278,42 +279,48 @@ def _begin(tx: Tx, experiment: int, trace_id: str, spans: Sequence[Span]) -> Tra
 
 
 def _put_spans(tx: Tx, ident: str, spans: Sequence[Span]) -> None:
-    scope = (ident, tx.workspace, tx.environment)
-    for part in tracking.parts([span.span_id for span in spans]):
-        marks = ",".join("?" * len(part))
-        known = tx.query(f"SELECT span_id FROM span WHERE trace=? AND span_id IN ({marks})", (ident, *part))
-        for table in ("span_attribute", "span_metric"):
-            tx.execute_many(f"DELETE FROM {table} WHERE trace=? AND span_id=?", [(ident, row[0]) for row in known])
-    tx.execute_many(
-        "INSERT OR REPLACE INTO span(trace, workspace, environment, span_id, parent_id, name, type, status, start_ns,"
-        " end_ns, model, provider, content) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        [
-            (*scope, span.span_id, span.parent_id, span.name, span.type, span.status, span.start_ns, span.end_ns,
-             span.model, span.provider, span.content)
-            for span in spans
-        ],
-    )  # fmt: skip
-    tx.execute_many(
-        "INSERT OR REPLACE INTO span_attribute(trace, workspace, environment, span_id, name, value)"
-        " VALUES (?,?,?,?,?,?)",
-        [
-            (*scope, span.span_id, name[:_SEARCHED], text[:_SEARCHED])
-            for span in spans
-            for name, text in span.attributes.items()
-        ],
-    )
-    _put_metrics(tx, ident, {span.span_id: span.metrics for span in spans})
+    rows: dict[str, tuple[Value, ...]] = {
+        span.span_id: (span.span_id, span.parent_id, span.name, span.type, span.status, span.start_ns, span.end_ns,
+                       span.model, span.provider, span.content)
+        for span in spans
+    }  # fmt: skip
+    columns = "span_id, parent_id, name, type, status, start_ns, end_ns, model, provider, content"
+    new = _put_rows(tx, "IGNORE", "span", columns, ident, list(rows.values()))
+    again = [span_id for span_id in rows if span_id not in new]
+    _put_rows(tx, "REPLACE", "span", columns, ident, [rows[span_id] for span_id in again])
+    for table in ("span_attribute", "span_metric"):
+        tx.execute_many(f"DELETE FROM {table} WHERE trace=? AND span_id=?", [(ident, span_id) for span_id in again])
+    last = {span.span_id: span for span in spans}.values()
+    texts = {
+        (span.span_id, name[:_SEARCHED]): text[:_SEARCHED] for span in last for name, text in span.attributes.items()
+    }
+    found = [(*key, text) for key, text in texts.items()]
+    _put_rows(tx, "REPLACE", "span_attribute", "span_id, name, value", ident, found)
+    _put_metrics(tx, ident, {span.span_id: span.metrics for span in last})
+
+
+def _put_rows(tx: Tx, how: str, table: str, columns: str, ident: str, rows: Sequence[tuple[Value, ...]]) -> set[str]:
+    """Put rows of a trace, of which no two have one key, several in each statement: a server answers each one.
+
+    Returns:
+        The ids of the spans whose rows were put: with IGNORE only of those that were not there.
+    """
+    # A driver reads a longer statement anew each time.
+    size, put = _MOST_PARAMS // (3 + len(columns.split(","))), set[str]()
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        marks = ",".join([f"({','.join('?' * (len(part[0]) + 3))})"] * len(part))
+        done = tx.execute(
+            f"INSERT OR {how} INTO {table}(trace, workspace, environment, {columns}) VALUES {marks} RETURNING span_id",
+            [value for row in part for value in (ident, tx.workspace, tx.environment, *row)],
+        )
+        put |= {row[0] for row in done}
+    return put
 
 
 def _put_metrics(tx: Tx, ident: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
-    tx.execute_many(
-        "INSERT OR REPLACE INTO span_metric(trace, workspace, environment, span_id, name, value) VALUES (?,?,?,?,?,?)",
-        [
-            (ident, tx.workspace, tx.environment, span_id, name, value)
-            for span_id, values in metrics.items()
-            for name, value in values.items()
-        ],
-    )
+    rows = [(span_id, name, value) for span_id, values in metrics.items() for name, value in values.items()]
+    _put_rows(tx, "REPLACE", "span_metric", "span_id, name, value", ident, rows)
 
 
 def _learn(tx: Tx, trace: Trace, spans: Sequence[Span]) -> None:
