@@ -41,7 +41,7 @@ def answer(given: Data, resolvers: Mapping[str, Resolver]) -> Data:
         text = f"there is no field {unknown[0]!r}; known are {', '.join(sorted(resolvers))}"
         return {"errors": [{"message": text}]}
     variables = given.get("variables") or {}
-    argument = next(iter(variables.values()), {}) if isinstance(variables, dict) else {}
+    argument: Any = next(iter(variables.values()), {}) if isinstance(variables, dict) else {}
     inputs = {_snake(name): value for name, value in argument.items()} if isinstance(argument, dict) else {}
     found: Data = {}
     for name, below in wanted.items():
@@ -62,49 +62,49 @@ def parse(query: str) -> Selection:
     """
     if len(query) > _LONGEST:
         raise MlflowError(f"The query is longer than {_LONGEST} characters")
-    tokens = iter(_TOKEN.findall(query))
-    for token in tokens:
-        if token == "(":
-            _skip(tokens)
-        elif token == "{":
-            found = _selection(tokens, 1)
-            if next(tokens, None) is not None:
+    words = iter(_TOKEN.findall(query))
+    for word in words:
+        if word == "(":
+            _skip(words)
+        elif word == "{":
+            found = _selection(words, 1)
+            if next(words, None) is not None:
                 raise MlflowError("The query holds more than one operation")
             return found
-        elif token in ("mutation", "subscription", "fragment"):
-            raise MlflowError(f"A {token} is not supported")
+        elif word in ("mutation", "subscription", "fragment"):
+            raise MlflowError(f"A {word} is not supported")
     raise MlflowError("The query selects nothing")
 
 
-def _selection(tokens: Iterator[str], depth: int) -> Selection:
+def _selection(words: Iterator[str], depth: int) -> Selection:
     if depth > _DEEPEST:
         raise MlflowError(f"The query is deeper than {_DEEPEST} levels")
     found: Selection = {}
     last = ""
-    for token in tokens:
-        if token == "}":
+    for word in words:
+        if word == "}":
             return found
-        if token == "{" and last:
-            found[last] = _selection(tokens, depth + 1)
-        elif token == "(":
-            _skip(tokens)
-        elif token == "@":
-            next(tokens, None)
-        elif token == ",":
+        if word == "{" and last:
+            found[last] = _selection(words, depth + 1)
+        elif word == "(":
+            _skip(words)
+        elif word == "@":
+            next(words, None)
+        elif word == ",":
             continue
-        elif token.isidentifier():
-            last = token
-            found.setdefault(token, {})
+        elif word.isidentifier():
+            last = word
+            found.setdefault(word, {})
         else:
-            raise MlflowError(f"{token!r} is not supported in a query")
+            raise MlflowError(f"{word!r} is not supported in a query")
     raise MlflowError("The query ends too early")
 
 
-def _skip(tokens: Iterator[str]) -> None:
+def _skip(words: Iterator[str]) -> None:
     """Pass over what stands in parentheses."""
     depth = 1
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
+    for word in words:
+        depth += (word == "(") - (word == ")")
         if not depth:
             return
     raise MlflowError("The query ends too early")
