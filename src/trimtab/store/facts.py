@@ -25,6 +25,8 @@ from trimtab.store.points import Point, add_points
 
 _RUN_DATA = ("key_fields", "params", "code", "runtime", "error", "facts", "log")
 _ENDED = get_args(RunState)[1:]
+REGISTERED: Data = {"registered": True}
+"""What the spec of an asset says whose versions only clients of the registry make; see ``store.registry``."""
 
 
 class CacheEntry(Struct, frozen=True, kw_only=True):
@@ -65,7 +67,7 @@ def put_asset(tx: Tx, *, name: str, kind: str, spec: Data, at: datetime) -> Asse
     """Insert an asset, or update its spec.
 
     Raises:
-        Conflict: the name belongs to an asset of another kind, or to an endpoint.
+        Conflict: the name belongs to an asset of another kind, to an endpoint, or to clients of the registry.
     """
     known = find_asset(tx, name)
     if known is None:
@@ -78,6 +80,7 @@ def put_asset(tx: Tx, *, name: str, kind: str, spec: Data, at: datetime) -> Asse
         )
         tx.note(made.id, asset=name, kind=kind)
         return made
+    _need_own(known)
     if known.kind != kind:
         raise Conflict(f"{name!r} is a {known.kind} already and cannot become a {kind}", fix="choose another name")
     if canonical(known.spec) != canonical(spec):
@@ -85,6 +88,15 @@ def put_asset(tx: Tx, *, name: str, kind: str, spec: Data, at: datetime) -> Asse
         tx.note(known.id, spec="changed")
         return msgspec.structs.replace(known, spec=spec)
     return known
+
+
+def _need_own(asset: Asset) -> None:
+    if REGISTERED.items() <= asset.spec.items():
+        raise Conflict(
+            f"{asset.name!r} is a {asset.kind} that clients have registered, and only they add versions to it",
+            where=asset.name,
+            fix="choose another name, or rename the registered one",
+        )
 
 
 def find_asset(reader: Reader, name: str) -> Asset | None:
@@ -133,7 +145,9 @@ def add_version(
 
     Raises:
         WrongUse: ``state`` is not a version's state.
+        Conflict: only clients of the registry add versions to this asset.
     """
+    _need_own(asset)
     if state not in get_args(VersionState):
         raise WrongUse(f"{state!r} is not a version's state", where="state")
     number = int(tx.query("SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?", (asset.id,))[0][0])

@@ -15,6 +15,8 @@ from trimtab.api.mlflow import limits, otlp
 from trimtab.api.mlflow.artifacts import LISTED, OF_RUN, Artifacts, delete, download, streamed, upload
 from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
+from trimtab.api.mlflow.registry import OPERATIONS as registry_operations
+from trimtab.api.mlflow.registry import Registry
 from trimtab.api.mlflow.traces import OLD_OPERATIONS as old_trace_operations
 from trimtab.api.mlflow.traces import OPERATIONS as trace_operations
 from trimtab.api.mlflow.traces import Traces
@@ -34,7 +36,8 @@ _PREFIXES = ("/api", "/ajax-api")
 _LIMIT = 2 * limits.MOST_BYTES
 _LARGEST = 1 << 40
 _READING = frozenset(
-    {"search", "get", "get-by-name", "get-history", "batchGetInfos", "calculate-filter-correlation", "metrics"}
+    {"search", "get", "get-by-name", "get-history", "get-latest-versions"}
+    | {"batchGetInfos", "calculate-filter-correlation", "metrics"}
 )
 
 
@@ -48,6 +51,9 @@ def mount(routes: Routes, store: Store) -> None:
     models = Models(store, kept)
     for method, path, spec, work in model_operations:
         _add(routes, method, path, spec, partial(work, models))
+    registry = Registry(store)
+    for method, path, spec, act in registry_operations:
+        _add(routes, method, path, spec, partial(act, registry))
     _mount_traces(routes, store, kept)
     _mount_artifacts(routes, kept)
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
