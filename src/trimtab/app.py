@@ -47,7 +47,14 @@ def open_app(folder: Path, *, environment: str = "dev", store: Path | None = Non
     """
     project = find_project(folder)
     project.check_environment(environment)
-    opened = open_store(store or project.store, environment=environment, actor=actor, ledger=project.ledger)
+    opened = open_store(
+        store or project.store,
+        environment=environment,
+        actor=actor,
+        ledger=project.ledger,
+        artifacts=project.artifacts,
+        options=project.options,
+    )
     try:
         start_clock(opened, project)
         yield App(project=project, store=opened, environment=environment)

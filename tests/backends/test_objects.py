@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 
 from tests.backends.object_servers import Azurite, ObjectServer, S3Server, installed_azurite
-from trimtab.backends.objects import ObjectBlobs, ObjectFiles, Place, trim_cache
+from trimtab.backends.objects import ObjectBlobs, ObjectFiles, Place
 from trimtab.core.clock import wall_seconds
 from trimtab.core.digest import digest_bytes
 from trimtab.core.errors import Conflict, Corrupt, Fault, NotFound, TrimtabError, Unavailable, WrongUse
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data
 from trimtab.core.optional import have, need
-from trimtab.store.blobs import Blobs, LocalBlobs, LocalFiles, open_blobs, open_files
+from trimtab.store.blobs import Blobs, LocalBlobs, LocalFiles, open_blobs, open_files, trim_cache
 from trimtab.store.tables import DeltaTables, Tables, open_tables
 from trimtab.testing.blobs import BlobsConformance
 from trimtab.testing.tables import TablesConformance, TwoWriters, table

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -404,16 +405,15 @@ class ObjectFiles:
         self._place.delete(key)
         (self._cache / key).unlink(missing_ok=True)
 
+    def remove(self, group: str) -> None:
+        """Remove all files of a group and their local copies; the log goes last, so that what is left is a table."""
+        keys = [str(one["path"]) for one in self._place.all_below(group)]
+        for key in sorted(keys, key=lambda key: ("/_delta_log/" in key, key)):
+            self._place.delete(key)
+        shutil.rmtree(self._cache / group, ignore_errors=True)
+
     def settle(self, group: str, first: int) -> None:
         """Nothing: what an object store has acknowledged is durable."""
-
-
-def trim_cache(cache: Path, before: float) -> int:
-    """Remove local copies that nobody asked for since ``before`` (seconds since the epoch); return how many."""
-    old = [path for path in cache.glob("*/*/*") if path.is_file() and path.stat().st_mtime < before]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
 
 
 def _found(value: T | None, digest: str) -> T:

@@ -19,6 +19,7 @@ import typer
 
 from trimtab.app import start_clock
 from trimtab.cli.output import Dir, Env
+from trimtab.core.clock import wall_seconds
 from trimtab.core.errors import Conflict, NotFound, Unavailable, WrongUse
 from trimtab.pipeline.project import Project, find_project
 from trimtab.serve.supervisor import Process, Supervisor
@@ -27,6 +28,7 @@ from trimtab.store.clock import Mode
 from trimtab.store.store import Store, open_store
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_COPIES_S = 30 * 86_400.0  # copies of objects that nobody asked for since go
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +50,10 @@ def register(app: typer.Typer) -> None:
         ledger: Annotated[
             str, typer.Option(metavar="URL", help="postgresql://... holds the ledger, not a file of the store.")
         ] = "",
+        artifacts: Annotated[
+            str,
+            typer.Option(metavar="DIR|URL", help="Holds blobs and tables: a folder, s3://..., az://... or gs://..."),
+        ] = "",
     ) -> int:
         """Serve this project's endpoints and records until Ctrl-C."""
         _refuse_unsafe(host, clock, auth)
@@ -55,11 +61,27 @@ def register(app: typer.Typer) -> None:
         root = store or (project.store if project else Path.cwd() / ".trimtab")
         if project:
             project.check_environment(env)
-        opened = open_store(root, environment=env, actor="up", ledger=ledger or (project.ledger if project else ""))
+        at, options = _artifacts(project, artifacts)
+        opened = open_store(
+            root,
+            environment=env,
+            actor="up",
+            ledger=ledger or (project.ledger if project else ""),
+            artifacts=at,
+            options=options,
+        )
         with contextlib.closing(opened), _only_one(opened):
+            opened.trim_cache(wall_seconds() - _COPIES_S)
             mode = _set_clock(opened, project, clock)
             _supervise(opened, project, host=host, port=port, env=env, auth=auth, mode=mode)
         return 0
+
+
+def _artifacts(project: Project | None, wanted: str) -> tuple[str, dict[str, str]]:
+    """Return where blobs and tables lie and the options for it; the project's options are for the project's place."""
+    if project is None or (wanted and wanted.rstrip("/") != project.artifacts.rstrip("/")):
+        return wanted, {}
+    return project.artifacts, project.options
 
 
 def _refuse_unsafe(host: str, clock: str | None, auth: str) -> None:

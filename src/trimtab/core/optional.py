@@ -10,7 +10,7 @@ from trimtab.core.errors import MissingExtra
 
 _EXTRAS = {
     "sklearn": "train", "skops": "train", "scipy": "train", "pandas": "pandas", "psycopg": "postgres",
-    "opentelemetry": "traces",
+    "opentelemetry": "traces", "obstore": "objects",
 }  # fmt: skip
 
 

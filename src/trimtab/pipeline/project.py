@@ -17,9 +17,11 @@ from trimtab.core.errors import NotFound, ProjectError, WrongUse, closest
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
 from trimtab.pipeline.problems import Problems
+from trimtab.store.roots import checked_options
 
 FILE = "trimtab.yaml"
-_KEYS = ("project", "modules", "store", "ledger", "lock", "workers", "clock", "environments")
+_KEYS = ("project", "modules", "store", "ledger", "artifacts", "lock", "workers", "clock", "environments")
+_ARTIFACTS = ("at", "options")
 _ENVIRONMENT = ("endpoints", "automations", "approve")
 _ENDPOINT = ("rollout", "sticky", "timeout", "threads")
 _AUTOMATION = ("enabled",)
@@ -35,6 +37,8 @@ class Project(Struct, frozen=True, kw_only=True):
         modules: dotted names of the modules that declare assets, importable from ``root``.
         store: the folder of the store.
         ledger: the URL of the database that holds the ledger, or empty for a file of the store.
+        artifacts: the URL or folder that holds blobs and tables, or empty for the store's own folder.
+        options: what the object store behind ``artifacts`` needs, secrets as ``${VARIABLE}``.
         lock: the lock file of the runtime, or None when none is declared.
         workers: how many steps may run at once.
         clock: ``{"simulated": ISO time}``, or empty for real time.
@@ -48,6 +52,8 @@ class Project(Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...]
     store: Path
     ledger: str = ""
+    artifacts: str = ""
+    options: dict[str, str] = field(default_factory=dict)
     lock: Path | None = None
     workers: int = 1
     clock: Data = field(default_factory=dict)
@@ -104,6 +110,7 @@ def load_project(file: Path) -> Project:
     name = reader.text(data, "project", required="such as `project: flights`")
     modules = reader.modules(data)
     lock = reader.text(data, "lock")
+    artifacts, options = reader.artifacts(data)
     root = file.parent
     if lock and not (root / lock).is_file():
         problems.add(f"the lock file {lock!r} does not exist", where=_where(lines, ("lock",)), fix="make it")
@@ -114,6 +121,8 @@ def load_project(file: Path) -> Project:
         modules=modules,
         store=root / (reader.text(data, "store") or ".trimtab"),
         ledger=reader.text(data, "ledger"),
+        artifacts=artifacts if "://" in artifacts or not artifacts else str(root / artifacts),
+        options=options,
         lock=root / lock if lock else None,
         workers=reader.workers(data),
         clock=reader.clock(data),
@@ -241,6 +250,27 @@ class _Reader:
                 )
                 return ()
         return tuple(names)
+
+    def artifacts(self, data: Data) -> tuple[str, dict[str, str]]:
+        """Return where blobs and tables lie, and what is needed there; no value of an option is ever told."""
+        if not isinstance(data.get("artifacts"), dict):
+            return self.text(data, "artifacts"), {}
+        spec = data["artifacts"]
+        self.known(spec, _ARTIFACTS, ("artifacts",))
+        at = spec.get("at")
+        if not isinstance(at, str) or not at.strip():
+            self.wrong("artifacts.at is a URL or a folder", ("artifacts",), "such as `at: s3://bucket/prefix`")
+            return "", {}
+        options = {}
+        for key, value in self.mapping(spec, "options", ("artifacts",)).items():
+            if not isinstance(value, str | int | float):
+                self.wrong(f"the option {key} is text, a number or true", ("artifacts", "options", str(key)))
+            options[str(key)] = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            return at, checked_options(options)
+        except WrongUse as error:
+            self.wrong(error.message, ("artifacts", "options"), error.fix)
+            return at, {}
 
     def workers(self, data: Data) -> int:
         value = data.get("workers")

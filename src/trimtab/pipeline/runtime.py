@@ -82,11 +82,10 @@ def actor() -> str:
 
 
 def _paths(project: Project) -> list[str]:
-    """Return the paths that count: the project folder without its store."""
-    paths = ["--", "."]
-    if project.store.is_relative_to(project.root):
-        paths.append(f":(exclude){project.store.relative_to(project.root)}")
-    return paths
+    """Return the paths that count: the project folder without its store and artifacts."""
+    kept = [project.store, *([Path(project.artifacts)] if project.artifacts and "://" not in project.artifacts else [])]
+    inside = [path.relative_to(project.root) for path in kept if path.is_relative_to(project.root)]
+    return ["--", ".", *(f":(exclude){path}" for path in inside)]
 
 
 def _read_status(text: str) -> tuple[dict[str, str], bool]:

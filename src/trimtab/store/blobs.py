@@ -274,6 +274,10 @@ class Files(Protocol):
         """Remove a file; if it is not here, nothing happens."""
         ...
 
+    def remove(self, group: str) -> None:
+        """Remove all files of a group, an engine's log and local copies too; if it is not here, nothing happens."""
+        ...
+
     def settle(self, group: str, first: int) -> None:
         """Make durable what an engine wrote into the log of a group from commit ``first`` on."""
         ...
@@ -353,6 +357,11 @@ class LocalFiles:
         """Remove a file; if it is not here, nothing happens."""
         (self._root / key).unlink(missing_ok=True)
 
+    def remove(self, group: str) -> None:
+        """Remove the folder of a group; if it is not here, nothing happens."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._root / group)
+
     def settle(self, group: str, first: int) -> None:
         """Make the log durable from commit ``first`` on: the engine itself does not sync."""
         folder = self._root / group
@@ -396,6 +405,14 @@ def open_files(location: str | Path, options: Mapping[str, str] | None = None, *
     """Open the files of tables in a folder or at a URL (for arguments and errors see ``open_blobs``)."""
     found: Files | None = _remote("trimtab.tables", location, options, cache)
     return found or LocalFiles(Path(location))
+
+
+def trim_cache(cache: Path, before: float) -> int:
+    """Remove local copies that nobody asked for since ``before`` (seconds since the epoch); return how many."""
+    old = [path for path in cache.glob("*/*/*") if path.is_file() and path.stat().st_mtime < before]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 def _remote(group: str, location: str | Path, options: Mapping[str, str] | None, cache: Path | None) -> Any:

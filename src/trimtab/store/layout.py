@@ -20,6 +20,7 @@ class Home:
     Attributes:
         root: the folder.
         ledger_url: says where the ledger lies, if not in ``ledger``.
+        artifacts: says where blobs and tables lie, if not in ``blobs`` and ``tables``.
         ledger, blobs, tables, intake, routes, run, logs, snapshots, cache, token: paths below it.
         sockets: a short folder elsewhere, because a unix socket's path must be short.
     """
@@ -38,6 +39,7 @@ class Home:
             ) from error
         self.ledger = self.root / "ledger.db"
         self.ledger_url = self.root / "ledger.url"
+        self.artifacts = self.root / "artifacts.json"
         self.blobs = self.root / "blobs"
         self.tables = self.root / "tables"
         self.intake = self.root / "intake"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,12 @@ from types import TracebackType
 from trimtab.core.clock import wall_seconds
 from trimtab.core.errors import Conflict, Corrupt, WrongUse
 from trimtab.core.ids import new_hex
-from trimtab.store.blobs import LocalBlobs
+from trimtab.store.blobs import Blobs
 from trimtab.store.clock import Mode, event_time, put_clock, read_clock
 from trimtab.store.layout import Home
 from trimtab.store.ledger import Ledger, Tx
 from trimtab.store.packing import pack
+from trimtab.store.roots import Roots, choose, probe, remember, trim
 from trimtab.store.tables import DeltaTables
 
 _SCOPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
@@ -25,15 +27,24 @@ _SCOPE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 class Store:
     """Everything that is kept, behind one handle; many processes may hold one on the same folder."""
 
-    def __init__(self, home: Home, ledger: Ledger) -> None:
+    def __init__(self, home: Home, ledger: Ledger, roots: Roots | None = None) -> None:
         self.home = home
         self.ledger = ledger
-        self.blobs = LocalBlobs(home.blobs)
+        self.roots = roots or Roots()
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """The blobs; the client of an object store is imported when they are first used."""
+        return self.roots.blobs(self.home)
 
     @cached_property
     def tables(self) -> DeltaTables:
         """The tables; their engines are imported when they are first used."""
-        return DeltaTables(self.home.tables)
+        return self.roots.tables(self.home)
+
+    def trim_cache(self, before: float) -> int:
+        """Remove local copies of objects that nobody asked for since ``before`` (seconds since the epoch)."""
+        return trim(self.home, before)
 
     @property
     def environment(self) -> str:
@@ -75,7 +86,14 @@ class Store:
 
 
 def open_store(
-    root: Path, *, environment: str = "dev", workspace: str = "default", actor: str = "", ledger: str = ""
+    root: Path,
+    *,
+    environment: str = "dev",
+    workspace: str = "default",
+    actor: str = "",
+    ledger: str = "",
+    artifacts: str | Path = "",
+    options: Mapping[str, str] | None = None,
 ) -> Store:
     """Open the store in the folder ``root``, made if it is not there.
 
@@ -86,28 +104,36 @@ def open_store(
         actor: who acts, for the audit leaves.
         ledger: the URL of the database that holds the store's ledger, which the folder remembers from then on;
             by default what it remembers, else a file in it.
+        artifacts: the URL or folder that holds blobs and tables, below ``blobs/`` and ``tables/``, which the folder
+            remembers too; by default what it remembers, else itself.
+        options: what the object store behind ``artifacts`` needs; secrets as ``${VARIABLE}`` of the environment.
 
     Raises:
-        Conflict: the folder's ledger lies elsewhere already.
-        Unavailable: the database does not answer.
-        WrongUse: the environment or workspace has a name that no reference could contain.
+        Conflict: the folder's ledger, or its blobs and tables, lie elsewhere already.
+        Unavailable: the database or the object store does not answer.
+        WrongUse: the environment or workspace has a name that no reference could contain; an option holds a secret.
     """
     for what, name in (("an environment", environment), ("a workspace", workspace)):
         if _SCOPE_NAME.fullmatch(name) is None:
             raise WrongUse(f"{name[:60]!r} cannot name {what}", fix="use letters, digits, _ and -")
     home = Home(root)
     location = _location(home, ledger)
+    roots, fresh = choose(home, artifacts, options or {})
     if location is None:
         _check_whole(home)
+    if fresh:
+        probe(roots, home)
     opened = Ledger.open(location or home.ledger, workspace=workspace, environment=environment, actor=actor)
     try:
         _register(opened)
         if location is not None:
             _remember(home, location)
+        if fresh:
+            remember(home, roots)
     except BaseException:
         opened.close()
         raise
-    return Store(home, opened)
+    return Store(home, opened, roots)
 
 
 def _location(home: Home, wanted: str) -> str | None:
@@ -146,14 +172,15 @@ def _check_whole(home: Home) -> None:
     """Refuse a store whose ledger was lost while what it speaks of is still there: it is not a new one.
 
     Raises:
-        Corrupt: the ledger is empty or gone, and there are tables or blobs.
+        Corrupt: the ledger is empty or gone, and there are tables or blobs, here or elsewhere.
     """
     if home.ledger.exists() and home.ledger.stat().st_size:
         return
     kept = [folder for folder in (home.tables, home.blobs) if folder.exists() and any(folder.iterdir())]
+    kept += [home.artifacts] if home.artifacts.exists() else []
     if kept:
         raise Corrupt(
-            f"the ledger is {'empty' if home.ledger.exists() else 'gone'}, and {kept[0].name}/ is not",
+            f"the ledger is {'empty' if home.ledger.exists() else 'gone'}, and {kept[0].name} is not",
             where=str(home.ledger),
             fix="restore ledger.db (with ledger.db-wal) from a copy, or move the whole folder away to begin anew",
         )

@@ -24,6 +24,7 @@ from trimtab.core.nouns import Data
 from trimtab.core.optional import need
 from trimtab.store.blobs import Files, LocalFiles, open_files
 from trimtab.store.columns import conform, has_local_times, keepable, merge_schemas, narrow
+from trimtab.store.deltalog import AFTER, UNTIL, actions_of, dropped_by, log_key, replay
 
 if TYPE_CHECKING:
     import polars
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["overwrite", "append"]
 _PREFIX = "trimtab-run-"
-_AFTER, _UNTIL = "trimtab.dropped_after", "trimtab.dropped_until"
 # A version stays readable for as long as the ledger names it: Delta must not clean up by age.
 _CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",
@@ -122,6 +122,14 @@ class Tables(Protocol):
 
     def files(self, location: Data) -> list[Path]:
         """Return local files with a version's bytes; their order depends on their content only."""
+        ...
+
+    def missing(self, location: Data) -> str:
+        """Return the first file of a version that is not there any more, or an empty string; names only."""
+        ...
+
+    def remove(self, table_id: str) -> None:
+        """Remove a table that no ledger row names; if it is not here, nothing happens."""
         ...
 
     def sweep(self, table_id: str, before: float) -> int:
@@ -297,7 +305,7 @@ class DeltaTables:
         newest, mark = int(delta.version()), json.dumps(_PREFIX + run_id)
         for number, text in self._log(table_id, newest):
             if mark in text and any(
-                action.get("txn", {}).get("appId") == _PREFIX + run_id for action in _actions(text)
+                action.get("txn", {}).get("appId") == _PREFIX + run_id for action in actions_of(text)
             ):
                 if self._dropped(table_id, number, newest):
                     return None
@@ -327,12 +335,12 @@ class DeltaTables:
         if delta is None:
             return
         newest = int(delta.version())
-        marker = _marker(next(self._log(table_id, newest))[1])
+        marker = dropped_by(next(self._log(table_id, newest))[1])
         if target == newest or (marker is not None and marker[0] == target):
             return
         if target > newest:
             raise NotFound(f"the table has no version {target}; its newest is {newest}", where=table_id)
-        properties = need("deltalake.transaction").CommitProperties(custom_metadata={_AFTER: target, _UNTIL: newest})
+        properties = need("deltalake.transaction").CommitProperties(custom_metadata={AFTER: target, UNTIL: newest})
         with self._told(table_id):
             delta.restore(target, commit_properties=properties)
         self._files.settle(table_id, newest + 1)
@@ -377,6 +385,28 @@ class DeltaTables:
             hive_partitioning=False,
         )
 
+    def missing(self, location: Data) -> str:
+        """Return the first file of a version that is not there any more, or an empty string.
+
+        Light, and without an engine where the tables lie in a folder: it is asked for every step of a plan. Only
+        names are looked at (see ``verify``).
+        """
+        table_id, number = str(location["table"]), int(location["delta_version"])
+        if not is_id(table_id) or not self._files.has(log_key(table_id, number)):
+            return f"version {number} of table {table_id}"
+        gone = self._files.missing(table_id, self._named(table_id, number))
+        return f"{table_id}/{gone}" if gone else ""
+
+    def _named(self, table_id: str, number: int) -> list[str]:
+        """Return the names of a version's files."""
+        if not isinstance(self._files, LocalFiles):  # an engine asks for few files of the log, by its checkpoints
+            return _names(self._load(table_id, number))
+        return replay(text for _, text in reversed(list(self._log(table_id, number))))
+
+    def remove(self, table_id: str) -> None:
+        """Remove a table that no ledger row names; if it is not here, nothing happens."""
+        self._files.remove(_checked(table_id))
+
     def verify(self, location: Data) -> None:
         """Read every byte of a version and compare it with the digests.
 
@@ -397,7 +427,7 @@ class DeltaTables:
         named: set[str] = set()
         if delta is not None:
             for _, text in self._log(table_id, int(delta.version())):
-                named.update(action["add"]["path"] for action in _actions(text) if "add" in action)
+                named.update(action["add"]["path"] for action in actions_of(text) if "add" in action)
         ours = [
             name for name in left if name.startswith("tmp-") or (name.startswith("part-") and name[-8:] == ".parquet")
         ]
@@ -408,7 +438,7 @@ class DeltaTables:
 
     def _open(self, table_id: str) -> Any:
         """Return the newest state of a Delta table, or None where there is none."""
-        if not self._files.has(_log_key(_checked(table_id), 0)):
+        if not self._files.has(log_key(_checked(table_id), 0)):
             return None
         return self._load(table_id)
 
@@ -420,9 +450,9 @@ class DeltaTables:
 
     def _at(self, location: Data) -> Any:
         table_id, number = _checked(location["table"]), int(location["delta_version"])
-        if not self._files.has(_log_key(table_id, 0)):
+        if not self._files.has(log_key(table_id, 0)):
             raise NotFound(f"table {table_id} is not in this store", where=table_id)
-        if not self._files.has(_log_key(table_id, number)):
+        if not self._files.has(log_key(table_id, number)):
             raise NotFound(f"table {table_id} has no version {number}", where=table_id)
         return self._load(table_id, number)
 
@@ -441,7 +471,7 @@ class DeltaTables:
     def _log(self, table_id: str, newest: int) -> Iterator[tuple[int, str]]:
         """Yield the commits of a table as number and text, newest first."""
         for number in range(newest, -1, -1):
-            content = self._files.read(_log_key(table_id, number))
+            content = self._files.read(log_key(table_id, number))
             if content is not None:
                 yield number, content.decode()
 
@@ -450,7 +480,7 @@ class DeltaTables:
         for later, text in self._log(table_id, newest):
             if later <= number:
                 return False
-            marker = _marker(text)
+            marker = dropped_by(text)
             if marker is not None and marker[0] < number <= marker[1]:
                 return True
         return False
@@ -518,24 +548,6 @@ def _names(delta: Any) -> list[str]:
 
 def _digest_of(name: str) -> str:
     return "sha256:" + name.removeprefix("part-").split("-")[0]
-
-
-def _log_key(table_id: str, number: int) -> str:
-    return f"{table_id}/_delta_log/{number:020d}.json"
-
-
-def _actions(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def _marker(text: str) -> tuple[int, int] | None:
-    """Return which versions a commit dropped (after the first, up to the second), if it is a rollback."""
-    if _AFTER in text:
-        for action in _actions(text):
-            info = action.get("commitInfo", {})
-            if _AFTER in info:
-                return int(info[_AFTER]), int(info[_UNTIL])
-    return None
 
 
 def _add_columns(deltalake: Any, delta: Any, schema: Any) -> bool:
