@@ -26,9 +26,9 @@ from trimtab.core.clock import parse_time
 from trimtab.core.errors import Unavailable
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data, Run, Version
+from trimtab.serve.fetching import settings_of
 from trimtab.serve.frames import CallFrame, encode
 from trimtab.serve.routes import publish
-from trimtab.serve.supervisor import settings_of
 from trimtab.serve.wire import fetch
 from trimtab.serve.worker import pinned
 from trimtab.store import facts, live

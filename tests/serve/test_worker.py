@@ -14,7 +14,7 @@ import pytest
 from tests.serve.stand import MODULE, ROW, SIGNATURE, deploy, make_version, put_endpoint
 from trimtab.core.errors import Refused, StepFailed
 from trimtab.core.nouns import Data
-from trimtab.serve.supervisor import settings_of
+from trimtab.serve.fetching import settings_of
 from trimtab.serve.worker import Settings, Worker, check_answer, compare, load, pinned
 from trimtab.store import live
 from trimtab.store.store import Store

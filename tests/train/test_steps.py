@@ -21,7 +21,7 @@ from trimtab.pipeline.manifest import read_manifest
 from trimtab.pipeline.plan import make_plan
 from trimtab.pipeline.project import find_project
 from trimtab.pipeline.report import Report
-from trimtab.serve.supervisor import settings_of
+from trimtab.serve.fetching import settings_of
 from trimtab.store import facts, live
 from trimtab.store.store import Store, open_store
 from trimtab.train.load import load_model

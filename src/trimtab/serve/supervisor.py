@@ -24,11 +24,12 @@ from trimtab.core.errors import Fault, TrimtabError, Unavailable
 from trimtab.core.nouns import Deployment, DeploymentState
 from trimtab.serve.child import command
 from trimtab.serve.collect import STREAM as COLLECTED
+from trimtab.serve.fetching import Fetching
 from trimtab.serve.fold import STREAM as FOLDED
 from trimtab.serve.routes import publish, socket_of
 from trimtab.serve.wire import fetch
-from trimtab.serve.worker import Proof, Settings, pinned
-from trimtab.store import facts, live
+from trimtab.serve.worker import Proof, pinned
+from trimtab.store import live
 from trimtab.store.calls import get_offset
 from trimtab.store.intake import SEGMENT_BYTES
 from trimtab.store.store import Store
@@ -170,6 +171,7 @@ class Supervisor:
         self._named = [Child(one.name, one.argv, logs, os.environ) for one in processes]
         self._workers: dict[str, _Worker] = {}
         self._seen = -1
+        self._fetching = Fetching(store)
         self._told = ""
         fold = [sys.executable, "-P", "-m", "trimtab.serve.fold", str(store.home.root), store.environment]
         self._fold = Child("fold", fold, logs, {**os.environ, **pinned(1)})
@@ -237,7 +239,7 @@ class Supervisor:
                 self._want(deployment)
             # Whoever commits traffic publishes it; one that was killed in between is stood in for.
             publish(self._store)
-            self._seen = mark
+            self._seen = -1 if self._fetching.busy else mark
         for worker in list(self._workers.values()):
             if worker.draining:
                 self._drain(worker)
@@ -259,14 +261,21 @@ class Supervisor:
             if worker is not None and not worker.draining:
                 worker.draining = monotonic()
                 self._say(deployment, "draining", deployment.reason)
-            elif worker is None and deployment.state not in ("stopped", "failed"):
-                self._say(deployment, "stopped", deployment.reason)
+            elif worker is None:
+                self._fetching.forget(deployment)
+                if deployment.state not in ("stopped", "failed"):
+                    self._say(deployment, "stopped", deployment.reason)
 
     def _open(self, deployment: Deployment) -> None:
         try:
-            settings = settings_of(self._store, deployment)
+            settings = self._fetching.settings(deployment)
+        except Unavailable as error:
+            self._say(deployment, "ready" if deployment.state == "ready" else "starting", error.message)
+            return
         except TrimtabError as error:
             self._say(deployment, "failed", error.message)
+            return
+        if settings is None:
             return
         path = self._store.home.run / f"{deployment.id}.json"
         temporary = path.with_suffix(".next")
@@ -278,10 +287,15 @@ class Supervisor:
             f"worker-{deployment.id}",
             [sys.executable, "-P", "-m", "trimtab.serve.worker", str(path)],
             self._store.home.logs,
-            {**os.environ, **pinned(settings.threads)},
+            {**self._environment(), **pinned(settings.threads)},
         )
         timeout_s = parse_duration(endpoint.spec.get("timeout") or "30s").total_seconds()
         self._workers[deployment.id] = _Worker(child, deployment, timeout_s)
+
+    def _environment(self) -> dict[str, str]:
+        """Return a worker's environment: it has its files, and needs no way into the object store."""
+        kept = self._store.roots.variables
+        return {name: value for name, value in os.environ.items() if name not in kept}
 
     def _watch(self, worker: _Worker) -> None:
         """Start a worker, find out when it is ready, and mend or give up when it ends."""
@@ -377,34 +391,6 @@ class Supervisor:
             worker.child.end(GRACE_S)
             if worker.deployment.desired == "down":
                 self._say(worker.deployment, "stopped", worker.deployment.reason)
-
-
-def settings_of(store: Store, deployment: Deployment) -> Settings:
-    """Return what a deployment's worker needs to know.
-
-    Raises:
-        NotFound: the version or one of its files is not in this store.
-    """
-    ledger, blobs = store.ledger, store.blobs
-    version = facts.get_version(ledger, deployment.version_id)
-    endpoint = live.get_endpoint(ledger, deployment.endpoint_id)
-    run = facts.get_run(ledger, version.run_id)
-    snapshot = str((run.code if run else {}).get("snapshot", "")).removeprefix("sha256:")
-    golden = str(version.meta.get("golden") or "")
-    files = {name: str(blobs.path(digest)) for name, digest in version.location["files"].items()}
-    return Settings(
-        deployment_id=deployment.id,
-        endpoint=endpoint.name,
-        number=deployment.number,
-        version=version.ref,
-        socket=str(socket_of(store.home, deployment.id)),
-        files=files,
-        meta=version.meta,
-        granted=all(facts.is_granted(ledger, digest) for digest in version.location["files"].values()),
-        golden=str(blobs.path(golden)) if golden else "",
-        snapshot=str(store.home.snapshots / snapshot) if snapshot else "",
-        threads=int(deployment.runtime.get("threads") or endpoint.spec.get("threads") or 1),
-    )
 
 
 def _ending(code: int) -> str:
