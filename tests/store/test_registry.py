@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -121,8 +122,10 @@ def test_a_version_is_made_by_its_run(ledger: Ledger) -> None:
     root = models.get_model(ledger, model_id).root
     assert [registry.root_of(ledger, one) for one in (direct, by_run, copied)] == [root] * 3
     assert {one.id for one in facts.made_by(ledger, f"run_{run}")} >= {direct.id, by_run.id}
+    far = add(ledger, source="s3://far/m", model_id=model_id)
+    assert (registry.root_of(ledger, far), far.run_id) == ("s3://far/m", run)
     told = models.get_model(ledger, model_id).tags["mlflow.modelVersions"]
-    assert told == '[{"name":"fraud","version":1}]'
+    assert told == '[{"name":"fraud","version":1},{"name":"fraud","version":4}]'
 
 
 def test_sources_that_mean_nothing_here(ledger: Ledger) -> None:
@@ -349,8 +352,9 @@ class Registering(RuleBasedStateMachine):
 
 def test_any_order_of_acts(ledger: Ledger) -> None:
     """Whatever clients do, names, numbers, aliases and `current` are what a simple model of them says."""
+    machine: Any = partial(Registering, ledger)
     run_state_machine_as_test(
-        lambda: Registering(ledger),
+        machine,
         settings=settings(
             max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),

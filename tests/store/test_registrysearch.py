@@ -114,8 +114,8 @@ def test_pages_end_without_a_token(scene: Ledger) -> None:
         if not token:
             break
     assert seen == numbers(scene)
-    page, token = search_models(scene, most=2)
-    assert [one.name for one in page] == ["Cars", "cats"]
+    models, token = search_models(scene, most=2)
+    assert [one.name for one in models] == ["Cars", "cats"]
     assert [one.name for one in search_models(scene, most=2, token=token)[0]] == ["dogs"]
     with pytest.raises(BadInput, match="another query"):
         search_models(scene, filter="name != 'x'", token=token)

@@ -154,11 +154,21 @@ def get_registered(reader: Reader, name: str) -> RegisteredModel:
     Raises:
         NotFound: there is none.
     """
-    sql = f"SELECT {MODEL_COLUMNS} FROM {MODELS} WHERE a.workspace=? AND a.space='' AND a.name=?"
+    ident = need_registered(reader, name)
+    return models_of(reader, reader.query(f"SELECT {MODEL_COLUMNS} FROM {MODELS} WHERE r.asset_id=?", (ident,)))[0]
+
+
+def need_registered(reader: Reader, name: str) -> str:
+    """Return the id of the asset that a registered model is, and only that.
+
+    Raises:
+        NotFound: there is none.
+    """
+    sql = f"SELECT r.asset_id FROM {MODELS} WHERE a.workspace=? AND a.space='' AND a.name=?"
     rows = reader.query(sql, (reader.workspace, name))
     if not rows:
         raise NotFound(f"Registered Model with name={name} not found", where="name")
-    return models_of(reader, rows)[0]
+    return str(rows[0][0])
 
 
 def models_of(reader: Reader, rows: Sequence[tuple[Any, ...]]) -> list[RegisteredModel]:
@@ -200,12 +210,12 @@ def rename_registered(tx: Tx, name: str, new_name: str, *, now_ms: int) -> Regis
         Conflict: clients have registered the new name before.
         BadInput: it belongs to the pipeline, or to an endpoint.
     """
-    known = get_registered(tx, name)
-    _need_free(tx, new_name, prompt=False, itself=known.id)
-    tx.execute("UPDATE asset SET name=? WHERE id=?", (new_name, known.id))
-    tx.execute("UPDATE registered_version SET updated_ms=? WHERE asset_id=? AND deleted=0", (now_ms, known.id))
-    _touch(tx, known.id, now_ms)
-    tx.note(known.id, registered=new_name, before=name)
+    ident = need_registered(tx, name)
+    _need_free(tx, new_name, prompt=False, itself=ident)
+    tx.execute("UPDATE asset SET name=? WHERE id=?", (new_name, ident))
+    tx.execute("UPDATE registered_version SET updated_ms=? WHERE asset_id=? AND deleted=0", (now_ms, ident))
+    _touch(tx, ident, now_ms)
+    tx.note(ident, registered=new_name, before=name)
     return get_registered(tx, new_name)
 
 
@@ -215,10 +225,10 @@ def describe_registered(tx: Tx, name: str, description: str, *, now_ms: int) -> 
     Raises:
         NotFound: there is none.
     """
-    known = get_registered(tx, name)
+    ident = need_registered(tx, name)
     sql = "UPDATE registered SET description=?, updated_ms=? WHERE asset_id=?"
-    tx.execute(sql, (description, now_ms, known.id))
-    tx.note(known.id, description="changed")
+    tx.execute(sql, (description, now_ms, ident))
+    tx.note(ident, description="changed")
     return get_registered(tx, name)
 
 
@@ -233,16 +243,16 @@ def delete_registered(tx: Tx, name: str) -> None:
         NotFound: there is none.
         BadInput: one of its versions is deployed or pinned.
     """
-    known = get_registered(tx, name)
+    ident = need_registered(tx, name)
     sql = "SELECT version_id, number FROM registered_version WHERE asset_id=? AND deleted=0 ORDER BY number"
-    for version_id, number in tx.query(sql, (known.id,)):
+    for version_id, number in tx.query(sql, (ident,)):
         _need_idle(tx, name, number, version_id)
-    tx.execute("DELETE FROM alias WHERE asset_id=?", (known.id,))
-    tx.execute("UPDATE version SET state='refused' WHERE asset_id=?", (known.id,))
-    tx.execute("UPDATE registered_version SET deleted=1 WHERE asset_id=?", (known.id,))
-    tx.execute("DELETE FROM registered WHERE asset_id=?", (known.id,))
-    tx.execute("UPDATE asset SET space=?, name=? WHERE id=?", (_GONE, f"{name} ({known.id})", known.id))
-    tx.note(known.id, deleted=name)
+    tx.execute("DELETE FROM alias WHERE asset_id=?", (ident,))
+    tx.execute("UPDATE version SET state='refused' WHERE asset_id=?", (ident,))
+    tx.execute("UPDATE registered_version SET deleted=1 WHERE asset_id=?", (ident,))
+    tx.execute("DELETE FROM registered WHERE asset_id=?", (ident,))
+    tx.execute("UPDATE asset SET space=?, name=? WHERE id=?", (_GONE, f"{name} ({ident})", ident))
+    tx.note(ident, deleted=name)
 
 
 def _need_idle(tx: Tx, name: str, number: int, version_id: str) -> None:
@@ -287,7 +297,7 @@ def create_version(
         NotFound: there is no such registered model, or logged model.
         BadInput: the name belongs to the pipeline, or the source speaks of a model that is not there.
     """
-    known = _need_registered(tx, name)
+    asset_id = _need_clients(tx, name)
     tags = tags or {}
     logged, root = _resolved(tx, source)
     if not run_id and logged:
@@ -299,11 +309,11 @@ def create_version(
     by = f"run_{run_id}"
     ledger_run = by if tx.query("SELECT 1 FROM tracked WHERE run_id=? AND workspace=?", (by, tx.workspace)) else ""
     sql = "SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?"
-    number = int(tx.query(sql, (known.id,))[0][0])
+    number = int(tx.query(sql, (asset_id,))[0][0])
     tx.execute(
         "INSERT INTO version(id, workspace, environment, asset_id, number, digest, run_id, state, location, meta,"
         " created_at) VALUES (?,?,?,?,?,?,?,'published',?,?,?)",
-        (version_id, *scope, known.id, number, made_from, ledger_run, pack(location), pack({}), now_ms * 1000),
+        (version_id, *scope, asset_id, number, made_from, ledger_run, pack(location), pack({}), now_ms * 1000),
     )
     if ledger_run:
         facts.add_made(tx, ledger_run, [version_id])
@@ -311,20 +321,20 @@ def create_version(
         "INSERT INTO registered_version(version_id, workspace, environment, asset_id, number, description, stage,"
         " status, source, run_id, run_link, model_id, user_id, created_ms, updated_ms)"
         " VALUES (?,?,?,?,?,?,'None','READY',?,?,?,?,'',?,?)",
-        (version_id, *scope, known.id, number, description, source, run_id, run_link, model_id, now_ms, now_ms),
+        (version_id, *scope, asset_id, number, description, source, run_id, run_link, model_id, now_ms, now_ms),
     )
     put_tags(tx, version_id, tags)
-    _touch(tx, known.id, now_ms)
+    _touch(tx, asset_id, now_ms)
     if model_id and PROMPT not in tags:
         _tell_logged(tx, model_id, name, number)
     tx.note(version_id, version=f"{name}:{number}", source=source, digest=made_from)
     return get_version(tx, name, number)
 
 
-def _need_registered(reader: Reader, name: str) -> RegisteredModel:
-    """Return a registered model, or say that the pipeline has the name."""
+def _need_clients(reader: Reader, name: str) -> str:
+    """Return the id of a registered model, or say that the pipeline has the name."""
     try:
-        return get_registered(reader, name)
+        return need_registered(reader, name)
     except NotFound:
         asset = facts.find_asset(reader, name)
         if asset is None:
@@ -373,7 +383,7 @@ def _content(tx: Tx, root: str, model_id: str, tags: Mapping[str, str]) -> tuple
     if model_id:
         sql = "SELECT digest, location FROM version WHERE id=?"
         for known, location in tx.query(sql, (models.version_of(model_id),)):
-            if known:
+            if known and unpack(location).get("root") == root:
                 return str(known), unpack(location)
     if not root.startswith(_PROXY):
         return "", {"root": root}
@@ -497,7 +507,7 @@ def delete_version(tx: Tx, name: str, number: int, *, now_ms: int) -> None:
     tx.execute("DELETE FROM alias WHERE version_id=?", (known.id,))
     tx.execute("UPDATE registered_version SET deleted=1, updated_ms=? WHERE version_id=?", (now_ms, known.id))
     tx.execute("UPDATE version SET state='refused' WHERE id=?", (known.id,))
-    _touch(tx, get_registered(tx, name).id, now_ms)
+    _touch(tx, need_registered(tx, name), now_ms)
     tx.note(known.id, deleted=f"{name}:{number}")
 
 
@@ -507,9 +517,9 @@ def drop_alias(tx: Tx, name: str, alias: str) -> None:
     Raises:
         NotFound: there is no such registered model.
     """
-    known = get_registered(tx, name)
+    ident = need_registered(tx, name)
     sql = "DELETE FROM alias WHERE environment=? AND asset_id=? AND name=? RETURNING version_id"
-    for (version_id,) in tx.execute(sql, (tx.environment, known.id, alias)):
+    for (version_id,) in tx.execute(sql, (tx.environment, ident, alias)):
         tx.note(version_id, alias=f"{name}@{alias}", removed=True)
 
 
@@ -520,11 +530,18 @@ def aliased(reader: Reader, name: str, alias: str) -> ModelVersion:
         NotFound: there is no such registered model, or it has no version yet.
         BadInput: it has no such alias.
     """
-    known = get_registered(reader, name)
+    ident = need_registered(reader, name)
     if alias.lower() == LATEST:
-        if not known.latest:
+        sql = "SELECT max(number) FROM registered_version WHERE asset_id=? AND deleted=0"
+        newest = reader.query(sql, (ident,))[0][0]
+        if newest is None:
             raise NotFound(f"Latest version not found for model {name}.", where="name")
-        return known.latest[-1]
-    if alias not in known.aliases:
+        return get_version(reader, name, newest)
+    sql = (
+        "SELECT v.number FROM alias l JOIN version v ON v.id = l.version_id"
+        " WHERE l.environment=? AND l.asset_id=? AND l.name=?"
+    )
+    rows = reader.query(sql, (reader.environment, ident, alias))
+    if not rows:
         raise BadInput(f"Registered model alias {alias} not found.", where="alias")
-    return get_version(reader, name, known.aliases[alias])
+    return get_version(reader, name, rows[0][0])

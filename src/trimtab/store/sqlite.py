@@ -14,6 +14,7 @@ import apsw
 from trimtab.core.errors import Conflict
 from trimtab.store.engine import Value, checked
 from trimtab.store.migrations import migrate
+from trimtab.store.search import FUNCTIONS
 
 
 class SqliteSession:
@@ -27,6 +28,8 @@ class SqliteSession:
         self.connection.pragma("foreign_keys", True)
         self.connection.pragma("cache_size", -16_000)
         self.connection.pragma("journal_size_limit", 64 * 1024 * 1024)
+        for name, function in FUNCTIONS.items():
+            self.connection.create_scalar_function(name, function, 2, deterministic=True)
         if not writes:
             self.connection.pragma("query_only", True)
 

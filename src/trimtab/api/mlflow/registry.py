@@ -90,9 +90,9 @@ class Registry:
         name, tags = model_name(given["name"]), _tags([given])
 
         def put(tx: Tx) -> None:
-            known = registry.get_registered(tx, name)
-            tracking.put_tags(tx, known.id, tags)
-            tx.note(known.id, tags=sorted(tags))
+            ident = registry.need_registered(tx, name)
+            tracking.put_tags(tx, ident, tags)
+            tx.note(ident, tags=sorted(tags))
 
         self._ledger.write(put, what="tag registered model")
         return {}
@@ -102,9 +102,9 @@ class Registry:
         name, key = model_name(given["name"]), limits.check_name(given["key"], "key")
 
         def drop(tx: Tx) -> None:
-            known = registry.get_registered(tx, name)
-            tracking.drop_tag(tx, known.id, key)
-            tx.note(known.id, untagged=key)
+            ident = registry.need_registered(tx, name)
+            tracking.drop_tag(tx, ident, key)
+            tx.note(ident, untagged=key)
 
         self._ledger.write(drop, what="untag registered model")
         return {}
