@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers import Postgres
-from trimtab.backends.postgres import decode, encode
+from trimtab.backends.postgres import decode, encode, translate
+from trimtab.core.errors import Unavailable
+from trimtab.core.optional import need
 from trimtab.store.ledger import Ledger
 from trimtab.testing.ledger import LedgerConformance, OpenLedger
 
@@ -34,3 +38,32 @@ class TestPostgresLedger(LedgerConformance):
 def test_text_is_escaped_and_back(text: str) -> None:
     """What PostgreSQL cannot keep is escaped, and comes back as it was."""
     assert "\0" not in encode(text) and decode(encode(text)) == text
+
+
+def test_a_plus_for_the_planner_of_sqlite_goes() -> None:
+    """SQLite's sign that an index is not to be used means nothing here; an addition stays."""
+    assert translate("SELECT a + 1 FROM t WHERE +a=? AND +b=?") == "SELECT a + 1 FROM t WHERE a=%s AND b=%s"
+
+
+def test_a_full_server_is_told_with_what_to_do(postgres: Postgres) -> None:
+    """When the server takes no more clients the error says what to raise."""
+    psycopg = need("psycopg")
+    Ledger.open(url := postgres.new_ledger()).close()
+    held = []
+    try:
+        with pytest.raises(psycopg.OperationalError):
+            while True:
+                held.append(psycopg.connect(postgres.url))
+        with pytest.raises(Unavailable, match=r"slots|too many clients") as caught:
+            Ledger.open(url)
+        assert "max_connections" in caught.value.fix
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_the_driver_prints_nothing() -> None:
+    """What the driver would warn about is told by errors; a program that sets logging up still gets it."""
+    code = "import logging, trimtab.backends.postgres; logging.getLogger('psycopg').warning('lost')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

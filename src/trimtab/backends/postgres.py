@@ -7,6 +7,7 @@ PostgreSQL itself cannot keep: it is escaped on the way in and out.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from trimtab.store import migrations
 from trimtab.store.engine import Lost, Value, checked
 
 T = TypeVar("T")
+# What it warns about are lost connections, which are told as errors; without this they are printed too.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 _TURN = 0x7472696D746162  # "trimtab"
 _ESCAPE, _NUL, _ITSELF = "\uf8f0", "\uf8f0\uf8f1", "\uf8f0\uf8f2"
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
@@ -72,6 +75,7 @@ def _before_returning(sql: str, clause: str) -> str:
 
 def _words(sql: str) -> str:
     sql = sql.replace("%", "%%").replace("?", "%s")
+    sql = re.sub(r"\b(AND|WHERE) \+(?=\w)", r"\1 ", sql)  # SQLite's way to say that an index is not to be used
     sql = re.sub(r"\bCROSS JOIN\b(?=[^()]*?\bON\b)", "JOIN", sql)
     return re.sub(r"\bLIMIT -1\b", "LIMIT ALL", sql)
 
@@ -128,7 +132,7 @@ class PostgresSession:
             # What durable means is the ledger's promise, whatever the server's default is.
             self._run("SET synchronous_commit = on" if writes else "SET default_transaction_read_only = on")
         except self._lost as error:
-            raise Lost(str(error).strip()) from error
+            raise _lost(error) from error
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """Run one statement; see ``Session``."""
@@ -153,7 +157,7 @@ class PostgresSession:
         except self._lost as error:
             if _of_the_statement(error):
                 raise
-            raise Lost(str(error).strip()) from error
+            raise _lost(error) from error
 
     def _run(self, sql: str, params: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:
@@ -188,7 +192,7 @@ class PostgresSession:
         try:
             self._run(sql)
         except self._lost as error:
-            raise Lost(str(error).strip()) from error
+            raise _lost(error) from error
 
 
 # Keepalives find a lost server only while nothing is on its way to it; the last one does when something is.
@@ -205,6 +209,13 @@ def _of_the_statement(error: Any) -> bool:
     """Say whether the server refused the statement (no space, cancelled) and the connection lives on."""
     state = error.sqlstate or ""
     return bool(state) and not state.startswith(("08", "57P"))
+
+
+def _lost(error: Any) -> Lost:
+    words = str(error).strip()
+    if re.search(r"too many (clients|connections)|remaining connection slots", words):
+        return Lost(words, "raise max_connections of the server (each process here holds a few), or end some clients")
+    return Lost(words)
 
 
 def _load_exactly(connection: Any) -> None:
@@ -245,7 +256,9 @@ class PostgresEngine:
             self._migrate(self._watch)
         except Lost as error:
             raise Unavailable(
-                f"the ledger does not answer: {error}", where=self._where, fix="start PostgreSQL, or correct the URL"
+                f"the ledger does not answer: {error}",
+                where=self._where,
+                fix=error.fix if error.fix != "try again" else "start PostgreSQL, or correct the URL",
             ) from error
 
     @property
@@ -280,7 +293,8 @@ class PostgresEngine:
                 except Lost as error:
                     self._watch.close()
                     if last:
-                        raise Unavailable(f"the ledger does not answer: {error}", where=self.where) from error
+                        words = f"the ledger does not answer: {error}"
+                        raise Unavailable(words, where=self.where, fix=error.fix) from error
                     self._watch = self._again(error)
         raise AssertionError
 
@@ -288,7 +302,7 @@ class PostgresEngine:
         try:
             return PostgresSession(self._url, self.schema, writes=True)
         except Lost as error:
-            raise Unavailable(f"the ledger does not answer: {error}", where=self.where) from lost
+            raise Unavailable(f"the ledger does not answer: {error}", where=self.where, fix=error.fix) from lost
 
     def close(self) -> None:
         """Close what the engine itself holds."""

@@ -85,7 +85,15 @@ class Engine(Protocol):
 
 
 class Lost(Exception):
-    """The connection to the database ended; whether the last statement was carried out is not known."""
+    """The connection to the database ended; whether the last statement was carried out is not known.
+
+    Attributes:
+        fix: what to do.
+    """
+
+    def __init__(self, message: str, fix: str = "try again") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 def checked(sql: str, params: Sequence[Value]) -> Sequence[Value]:

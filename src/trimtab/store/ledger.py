@@ -194,7 +194,7 @@ class Ledger:
                     self._local.reading = None
                     if last:
                         raise Unavailable(
-                            f"the ledger does not answer: {error}", where=self.where, fix="try again"
+                            f"the ledger does not answer: {error}", where=self.where, fix=error.fix
                         ) from error
         raise AssertionError
 
@@ -206,7 +206,7 @@ class Ledger:
                 with self.engine.turn():
                     reading = self._local.reading = _Reading(self.engine.reader())
             except Lost as error:
-                raise Unavailable(f"the ledger does not answer: {error}", where=self.where, fix="try again") from error
+                raise Unavailable(f"the ledger does not answer: {error}", where=self.where, fix=error.fix) from error
             self._readers.add(reading)
         return reading
 
@@ -340,7 +340,7 @@ class Ledger:
                 if time.monotonic() > until:
                     words = "whether the write was carried out is not known" if sent else "nothing was written"
                     raise Unavailable(
-                        f"the ledger does not answer ({words}): {error}", where=self.where, fix="try again"
+                        f"the ledger does not answer ({words}): {error}", where=self.where, fix=error.fix
                     ) from lost
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
