@@ -186,9 +186,10 @@ def models_of(reader: Reader, rows: Sequence[tuple[Any, ...]]) -> list[Registere
         for asset_id, alias, number in reader.query(sql, (reader.environment, *part)):
             aliases.setdefault(asset_id, {})[alias] = number
         sql = (
-            f"SELECT * FROM (SELECT {VERSION_COLUMNS}, n.asset_id, row_number() OVER (PARTITION BY n.asset_id, n.stage"
-            f" ORDER BY n.number DESC) AS place FROM {VERSIONS_FROM} WHERE n.asset_id IN ({marks}) AND n.deleted=0)"
-            " AS ranked WHERE place=1 ORDER BY asset_id, number"
+            f"SELECT {VERSION_COLUMNS}, n.asset_id FROM (SELECT asset_id, max(number) AS number FROM registered_version"
+            f" WHERE asset_id IN ({marks}) AND deleted=0 GROUP BY asset_id, stage) AS newest"
+            " JOIN registered_version n ON n.asset_id = newest.asset_id AND n.number = newest.number"
+            " JOIN asset a ON a.id = n.asset_id ORDER BY n.asset_id, n.number"
         )
         found = reader.query(sql, part)
         for row, version in zip(found, versions_of(reader, found), strict=True):
