@@ -324,11 +324,11 @@ _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "
 def _check_param(parameter: inspect.Parameter, where: str) -> None:
     try:
         canonical(parameter.default)
-    except WrongUse as error:
+    except (WrongUse, ValueError, RecursionError) as error:
         raise ProjectError(
-            f"param {parameter.name}={options.show(parameter.default)} cannot be recorded: {error.message}",
+            f"param {parameter.name}={options.show(parameter.default)} cannot be recorded: {error}",
             where=where,
-            fix=error.fix,
+            fix="use None, bool, int, float, str, bytes, datetime, lists and mappings of these",
         ) from error
     wanted = _SCALARS.get(_annotation(parameter.annotation))
     value = parameter.default

@@ -93,12 +93,12 @@ class LocalBlobs:
 
     def has(self, digest: str) -> bool:
         """Say whether the bytes of a digest are here."""
-        return self._place(digest).exists()
+        # A plan asks this of every step: paths as text take a fourth of the time.
+        name = _name_of(digest)
+        return os.path.exists(f"{self._root}/{name[:2]}/{name}")  # noqa: PTH110
 
     def _place(self, digest: str) -> Path:
-        if _DIGEST.fullmatch(digest) is None:
-            raise WrongUse(f"{digest[:80]!r} is not a digest", fix="it looks like sha256: and 64 hex digits")
-        name = digest.removeprefix("sha256:")
+        name = _name_of(digest)
         return self._root / name[:2] / name
 
     def sweep(self, before: float) -> int:
@@ -147,3 +147,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _name_of(digest: str) -> str:
+    if _DIGEST.fullmatch(digest) is None:
+        raise WrongUse(f"{digest[:80]!r} is not a digest", fix="it looks like sha256: and 64 hex digits")
+    return digest.removeprefix("sha256:")
