@@ -59,6 +59,8 @@ def _model(**options: Any) -> Any:
         (lambda: TT.source(path=[5]), r"path=\[5\] has 5"),
         (lambda: TT.source(path=""), "path='' has an empty text"),
         (lambda: TT.source(path={"b", "a"}), "path=.* is of type set, not a list"),
+        (lambda: TT.source(path="\udc80"), "path=.*half a character"),
+        (lambda: TT.source(owner="\udc80"), "owner=.*half a character"),
         (lambda: TT.source(null=5), "null=5"),
         (lambda: TT.source(null=[None]), r"null=\[None\]"),
         (lambda: TT.source(format="xls"), "format='xls' is unknown"),

@@ -40,12 +40,13 @@ def _make(kind: str, label: str, severity: Severity, **params: Any) -> Check:
 def _columns(columns: tuple[str, ...], kind: str) -> list[str]:
     if not columns:
         raise ProjectError(where=caller(), message=f"ck.{kind}: no columns are named", fix=f"such as ck.{kind}('id')")
+    for column in columns:
+        if isinstance(column, list | tuple):
+            raise options.wrong(f"ck.{kind}: columns", column, "is a list", fix=f"one by one: ck.{kind}('a', 'b')")
     return [_column(column, kind, "columns") for column in columns]
 
 
 def _column(value: Any, kind: str, name: str = "column") -> str:
-    if isinstance(value, list | tuple):
-        raise options.wrong(f"ck.{kind}: {name}", value, "is a list", fix=f"one by one: ck.{kind}('a', 'b')")
     return options.text(value, f"ck.{kind}: {name}", empty=False)
 
 

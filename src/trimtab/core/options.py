@@ -43,7 +43,7 @@ def text(value: Any, name: str, *, empty: bool = True) -> str:
         raise wrong(name, value, f"is of type {type(value).__name__}, not text", fix=f"{_argument(name)}='...'")
     if not empty and not value.strip():
         raise wrong(name, value, "is empty", fix=f"{_argument(name)}='...'")
-    return value
+    return _sound(value, name)
 
 
 def maybe_text(value: Any, name: str) -> str | None:
@@ -58,6 +58,7 @@ def texts(value: Any, name: str, *, empty: bool = False) -> list[str]:
         if not isinstance(item, str) or not (empty or item.strip()):
             why = "an empty text" if isinstance(item, str) else f"{show(item)}, which is no text,"
             raise wrong(name, value, f"has {why} in it", fix=f"{_argument(name)}= takes text or a list of texts")
+        _sound(item, name)
     if len(set(found)) < len(found):
         twice = next(item for item in found if found.count(item) > 1)
         raise wrong(name, value, f"has {show(twice)} twice", fix="name it once")
@@ -153,6 +154,14 @@ def checks_of(value: Any, name: str, *, kinds: Iterable[str] = ()) -> tuple[Chec
         twice = next(one for one in names if names.count(one) > 1)
         raise ProjectError(f"{name}= has the check {twice[:_LONGEST]} twice", where=caller(), fix="keep one")
     return tuple(found)
+
+
+def _sound(value: str, name: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise wrong(name, value, "is half a character, which no file can hold", fix="write it as UTF-8") from error
+    return value
 
 
 def _argument(name: str) -> str:
