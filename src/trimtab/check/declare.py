@@ -37,7 +37,7 @@ def _make(kind: str, label: str, severity: Severity, **params: Any) -> Check:
     return Check(name=f"{kind}({label})", kind=kind, params=params, severity=severity)
 
 
-def _columns(columns: tuple[str, ...], kind: str) -> list[str]:
+def _columns(columns: tuple[Any, ...], kind: str) -> list[str]:
     if not columns:
         raise ProjectError(where=caller(), message=f"ck.{kind}: no columns are named", fix=f"such as ck.{kind}('id')")
     for column in columns:
