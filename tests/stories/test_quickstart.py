@@ -71,11 +71,28 @@ def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Ca
         unknown = {"prediction_id": "f" * 32 + ".0", "label": True}
         refused = client.post("/endpoints/failure_api/labels", json={"labels": [unknown]})
         assert refused.status_code == 404 and "f" * 32 in refused.json()["error"]["message"]
+        strange = {"prediction_id": body["prediction_ids"][1], "label": "yes"}
+        refused = client.post("/endpoints/failure_api/labels", json={"labels": [strange]})
+        assert refused.status_code == 422 and "false, true" in refused.json()["error"]["fix"]
     calls = quickstart.json("sql", "select prediction_id, version, score from failure_api.calls")
     assert len(calls["rows"]) == 3
     traced = quickstart.json("lineage", body["prediction_ids"][0])
     kinds = [item["kind"] for item in traced["upstream"]]
     assert {"model", "table", "source"} <= set(kinds)
+    server.stop()
+    assert "answered calls in real time" in quickstart("up", "--clock", "simulated", expect=2).err
+
+
+def test_code_that_was_recorded_runs_again(quickstart: Shell) -> None:
+    """`run --manifest` runs the code of a plan, a run or an `apply`, whatever stands in the folder by now."""
+    quickstart("run")
+    recorded = quickstart.json("plan")["manifest"]
+    file = quickstart.folder / "workload.py"
+    file.write_text(file.read_text() + "\n\nraise RuntimeError('not finished')\n")
+    assert "not finished" in quickstart("run", expect=2).err
+    done = quickstart.json("run", "--manifest", recorded)
+    assert {stage["state"] for stage in done["stages"]} == {"reused"}
+    assert "no manifest" in quickstart("run", "--manifest", "sha256:" + "0" * 64, expect=None).err
 
 
 @pytest.mark.parametrize(
