@@ -184,3 +184,33 @@ def test_checks_may_come_from_an_iterator() -> None:
 def test_the_formats_are_those_that_can_be_read() -> None:
     """The declaration knows the formats of ``data.read``, and no others."""
     assert set(FORMATS) == {"auto", *read.FORMATS.values()}
+
+
+def test_a_decorator_without_its_options_says_so() -> None:
+    """`@tt.model` alone, or without its label, is told with the place and an example, not as Python's own error."""
+
+    def fitted(rows: object) -> object:
+        return rows
+
+    cases: list[tuple[Callable[[], Any], str]] = [
+        (lambda: TT.model(fitted), "has no options"),
+        (lambda: TT.model(), "missing a required argument: 'label'"),
+        (lambda: TT.features(fitted), "has no options"),
+        (lambda: TT.model(label="y", seeds=3), "'seeds'"),
+    ]
+    for wrong, says in cases:
+        with pytest.raises(ProjectError, match=says) as caught:
+            wrong()
+        assert "test_decorators.py:" in caught.value.where and "such as @tt." in caught.value.fix
+
+
+def test_a_range_to_search_has_two_ends() -> None:
+    """The lower end is below the higher one, and a logarithm needs numbers above zero."""
+    cases: list[Callable[[], Any]] = [
+        lambda: TT.Int(5, 1), lambda: TT.Int(1, 1), lambda: TT.Int(1.5, 2), lambda: TT.Float(2.0, 1.0),
+        lambda: TT.Float(0.0, 1.0, log=True), lambda: TT.Float(float("nan"), 1.0),
+    ]  # fmt: skip
+    for wrong in cases:
+        with pytest.raises(ProjectError):
+            wrong()
+    assert TT.Float(1e-3, 1.0, log=True).low == 1e-3 and TT.Int(1, 5).high == 5

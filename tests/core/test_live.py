@@ -88,6 +88,7 @@ API = tt.endpoint("api", serves=served)
         (lambda: TT.when(ck.drift("api.calls"), run=served), "condition=Check.*is a Check and no condition"),
         (lambda: TT.when(ck.unique("a").fails, run=served), r"condition='unique\(a\)' starts nothing"),
         (lambda: TT.when(ck.errors().fails, run=served), "condition=.*starts nothing"),
+        (lambda: TT.when(DRIFT.check.passes, run=served), "starts nothing: only an alarm does"),
         (lambda: TT.when(DRIFT), "tt.when does nothing"),
         (lambda: TT.when(DRIFT, run=5), "run=5"),
         (lambda: TT.when(DRIFT, run=print), "run=: 'print' is not a declared asset"),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, overload
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from trimtab.core import options
 from trimtab.core.declare import LAYERS, REGISTRY, Choice, Declaration, Float, Int
@@ -20,6 +21,28 @@ from trimtab.core.place import caller, place_of
 from trimtab.core.ref import check_name
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_options(such_as: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a decorator that cannot do without options say so, with the user's file and line."""
+
+    def around(declare: Callable[P, R]) -> Callable[P, R]:
+        told = f"@tt.{declare.__name__}({such_as})"
+
+        @wraps(declare)
+        def call(*args: P.args, **given: P.kwargs) -> R:
+            try:
+                inspect.signature(declare).bind(*args, **given)
+            except TypeError as error:
+                text = "has no options" if args else str(error)
+                raise ProjectError(f"@tt.{declare.__name__}: {text}", where=caller(), fix=f"such as {told}") from None
+            return declare(*args, **given)
+
+        return call
+
+    return around
 
 
 @overload
@@ -131,6 +154,7 @@ def table(
     return decorate if fn is None else decorate(fn)
 
 
+@_with_options("entity='route', time='at'")
 def features(
     *,
     entity: str | Sequence[str],
@@ -158,6 +182,7 @@ def features(
     return _decorator("features", {**spec, "owner": owner}, options.checks_of(checks, "checks"))
 
 
+@_with_options("label='late'")
 def model(
     *,
     label: str,

@@ -209,6 +209,9 @@ def _check_condition(condition: Any) -> None:
             f"starts nothing: nobody watches ck.{condition.check.kind} while an endpoint is live",
             fix=f"wait for a check that watches an endpoint, {such_as}",
         )
+    if condition.status != "fail":
+        told = f"{condition.check.name} {condition.status}"
+        raise options.wrong("condition", told, "starts nothing: only an alarm does", fix=f"wait for .fails, {such_as}")
 
 
 def _actions(then: Any) -> list[Action]:
