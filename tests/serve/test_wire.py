@@ -123,6 +123,28 @@ def test_connections_are_used_again(tmp_path: Path) -> None:
     _serve(tmp_path / "s", handler, work)
 
 
+def test_fresh_connections_do_not_pile_up(tmp_path: Path) -> None:
+    """A server takes so many connections and no more; those that were asked for one request each must not use them up."""
+    open_now, most = 0, 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            await _answer(reader, writer)
+        finally:
+            open_now -= 1
+
+    async def work(pool: Pool) -> None:
+        for _ in range(100):
+            assert (await pool.request(b"POST / HTTP/1.1\r\n\r\n", timeout=5, fresh=True)).body == b"hello"
+            await asyncio.sleep(0)
+
+    _serve(tmp_path / "s", handler, work)
+    assert most <= 4
+
+
 def test_a_broken_connection_tells_whether_it_was_used_before(tmp_path: Path) -> None:
     """Only a connection that was used before may have been closed while it was idle."""
 

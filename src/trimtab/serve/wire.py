@@ -320,8 +320,12 @@ class Pool:
             if left <= 0:
                 raise TooSlow(f"no free connection within {timeout:g} s", where=self.path)
             answer = await connection.exchange(head, body, timeout=left, limit=limit, bodiless=bodiless)
-            if connection.usable:
+            if connection.usable and not (fresh and self._idle):
                 self._idle.append(connection)
+            else:
+                # Kept idle, each request that asks for a fresh one would leave one more behind, until the server takes
+                # no others.
+                connection.close()
             return answer
 
     def drop_idle(self) -> None:
