@@ -151,6 +151,17 @@ def test_the_door_is_closed_without_a_token(served: tuple[Shell, Server]) -> Non
         assert client.get("/health").status_code == 200
 
 
+def test_many_labels_one_by_one(served: tuple[Shell, Server]) -> None:
+    """Callers may send each label by itself, one after the other, as fast as they like."""
+    _, server = served
+    with server.client() as client:
+        rows = {"rows": [ROW] * 300}
+        ids = client.post("/endpoints/failure_api/invocations", json=rows).json()["prediction_ids"]
+        for one in ids:
+            label = {"labels": [{"prediction_id": one, "label": True}]}
+            assert client.post("/endpoints/failure_api/labels", json=label, timeout=5).status_code == 200
+
+
 def test_unsafe_combinations_are_refused(shell: Shell) -> None:
     """Off loopback there is no server without a token and none on simulated time."""
     assert "refused" in shell("up", "--host", "0.0.0.0", "--auth", "none", expect=2).err
