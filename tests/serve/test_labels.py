@@ -113,7 +113,7 @@ def test_bad_labels_are_told_where(store: Store, ids: list[str], items: Any, whe
 @pytest.mark.parametrize(
     ("task", "classes", "good", "bad", "says"),
     [
-        ("binary", [False, True], [True, "false"], ["yes", 1, 0.0, "1"], "send one of false, true"),
+        ("binary", [False, True], [True, "false", 1, 0.0], ["yes", 2, "1"], "send one of false, true"),
         ("binary", ["late", "on time"], ["late"], [True, "soon", 3], 'send one of "late", "on time"'),
         ("multiclass", ["a", "b", "c"], ["a", "new"], [True, 3], 'send one of "a", "b", "c"'),
         ("multiclass", list(range(20)), [3, 3.0, 25], ["soon"], "and 10 more"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trimtab.check.histogram import category_of
+from trimtab.check.histogram import same_class
 from trimtab.core.clock import parse_time, to_micros
 from trimtab.core.errors import BadInput, NotFound, WrongUse
 from trimtab.core.nouns import Data
@@ -88,7 +88,7 @@ def _check_meaning(meta: Data, label: Any, where: str) -> None:
     number = isinstance(label, int | float) and not isinstance(label, bool)
     if task == "regression" and not number:
         raise BadInput(f"{label!r} is no number, and the model predicts numbers", where=where, fix="such as 12.5")
-    if task not in ("binary", "multiclass") or category_of(label) in map(category_of, classes):
+    if task not in ("binary", "multiclass") or any(same_class(label, one) for one in classes):
         return
     if task == "binary" or not any(isinstance(one, str) == isinstance(label, str) for one in classes):
         shown = ", ".join(msgspec.json.encode(one).decode() for one in classes[:10])
