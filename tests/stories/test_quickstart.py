@@ -20,12 +20,18 @@ def test_project_runs_and_is_reused(quickstart: Shell) -> None:
     assert {stage["state"] for stage in first["stages"]} == {"done"}
     second = quickstart.json("run")
     assert {stage["state"] for stage in second["stages"]} == {"reused"}
-    plan = quickstart.json("plan", "--check")
+    plan = quickstart.json("plan")
+    assert "trimtab apply" in quickstart("plan", "--check", expect=1).err
     assert {stage["action"] for stage in plan["stages"]} == {"reuse"}
     counts = quickstart.json("sql", "select count(*) as n from readings")
     quarantined = quickstart.json("sql", "select count(*) as n from readings.quarantine")
     assert counts["rows"][0][0] + quarantined["rows"][0][0] == 1200
     assert quarantined["rows"][0][0] == 7
+    assert "did you mean 'model'" in quickstart("list", "modle", expect=2).err
+    assert "nothing is called" in quickstart("runs", "nosuch", expect=2).err
+    assert quickstart("--version").out.startswith("trimtab ")
+    shown = quickstart("lineage", "failure_model").out
+    assert "made from" in shown and "readings_raw:1" in shown
 
 
 def test_a_changed_function_runs_again_with_what_depends_on_it(quickstart: Shell) -> None:
@@ -57,6 +63,7 @@ def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Ca
     quickstart("run")
     server = serve(quickstart.folder)
     quickstart("apply")
+    quickstart("plan", "--check")
     with server.client() as client:
         answer = client.post("/endpoints/failure_api/invocations", json={"rows": [ROW, ROW]})
         assert answer.status_code == 200, answer.text

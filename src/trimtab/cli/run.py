@@ -51,6 +51,9 @@ def register(app: typer.Typer) -> None:
         emit(data, as_json, lambda: _show_plan(made, live))
         if check and any(stage.action != "reuse" for stage in made.stages):
             raise Refused("the plan is not empty", fix="trimtab run")
+        changes = [stage.id for stage in live if stage.action not in ("keep", "hold")]
+        if check and changes:
+            raise Refused(f"what is live differs from what is declared: {', '.join(changes)}", fix="trimtab apply")
         return 0
 
     @app.command("run")
