@@ -119,7 +119,7 @@ def retrainings(app: App) -> list[Report]:
     found = []
     for firing in live.list_firings(ledger):
         data = firing.data
-        if data.get("verdict") not in ("accepted", "refused"):
+        if data.get("verdict") not in ("accepted", "refused", "failed"):
             continue
         found.append(
             {

@@ -42,11 +42,13 @@ class Project(Jobs):
         super().__init__(project=Path(), store=Path(), environment="dev", logs=Path())
         self._scene, self._run, self._slow = scene, run, slow
         self.started: list[tuple[str, str, str]] = []
+        self.manifests: list[str] = []
 
-    def run(self, key: str, asset: str, *, actor: str) -> None:
+    def run(self, key: str, asset: str, *, actor: str, manifest: str = "") -> None:
         """Note the start of a run."""
         if key not in [known for known, _, _ in self.started]:
             self.started.append((key, asset, actor))
+            self.manifests.append(manifest)
 
     def poll(self, key: str, *, wait: bool, patience_s: float = 1.0) -> Outcome | None:
         """Run to the end, unless it is slow and nobody waits."""

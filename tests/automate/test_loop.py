@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from datetime import datetime
 
@@ -95,14 +96,44 @@ def test_a_refused_challenger_stays_where_it_is(scene: Scene) -> None:
     assert live.list_cases(scene.store.ledger) == []
 
 
-def test_the_watches_start_anew_after_a_decision(scene: Scene) -> None:
-    """Whatever was decided, the evidence so far has been used."""
+def test_only_the_watch_that_fired_starts_anew(scene: Scene) -> None:
+    """Its evidence has been used; what the others have seen of a champion that stays is kept."""
     scene.automate(CHECK, actions=RETRAIN)
     now = _until_alarm(scene)
     Control(scene, refused).settle(now)
-    told = Monitors(scene.store).verdicts(now)
-    assert {one["evidence"]["rows"] for one in told} == {0}
-    assert {one["evidence"]["since"] for one in told} == {now.isoformat()}
+    told = {one["signal"]: one["evidence"] for one in Monitors(scene.store).verdicts(now)}
+    assert told["drift"]["rows"] == 0 and told["drift"]["since"] == now.isoformat()
+    assert told["performance"]["rows"] > 0 and told["performance"]["since"] < now.isoformat()
+
+
+def test_a_refused_retraining_is_tried_again_while_the_alarm_stands(scene: Scene) -> None:
+    """One cause is one alarm; it fires again when it is found again and the cooldown is over."""
+    scene.automate(CHECK, actions=RETRAIN, cooldown="3d")
+    control = Control(scene, refused)
+    for _ in range(10):
+        day = (scene.store.now() - START).days
+        scene.days(1, shifted, first=day, seed=day)
+        control.settle(scene.store.now())
+    (alarm,) = [one for one in live.list_alarms(scene.store.ledger) if one.data["signal"] == "drift"]
+    acted = [one for one in _firings(scene) if one.data["verdict"] == "refused"]
+    assert len(acted) >= 3 and {one.data["trigger"]["alarm"] for one in acted} == {alarm.id}
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(acted)]
+    assert all(gap >= 3 * DAY for gap in gaps)
+    held = [one for one in _firings(scene) if one.data["verdict"] == "held"]
+    assert len(held) <= len(acted)
+
+
+def test_the_code_that_was_applied_runs(scene: Scene) -> None:
+    """A retraining runs the code that `apply` recorded, whatever stands in the project's folder by now."""
+    made = scene.automate(CHECK, actions=RETRAIN)
+    spec = {**made.spec, "manifest": "sha256:applied"}
+    scene.store.ledger.write(
+        lambda tx: live.put_automation(tx, name=made.name, spec=spec, enabled=True, at=START), what="apply"
+    )
+    now = _until_alarm(scene)
+    control = Control(scene, refused)
+    control.settle(now)
+    assert control.project.manifests == ["sha256:applied"]
 
 
 def test_a_broken_run_opens_a_case_and_is_not_repeated(scene: Scene) -> None:

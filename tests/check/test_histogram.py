@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import spatial, stats
 
 from trimtab.check import histogram
-from trimtab.check.histogram import Reference, build_reference, distances, merge
+from trimtab.check.histogram import Reference, build_reference, distances, merge, same_class
 from trimtab.core.errors import BadInput, WrongUse
 
 NUMBERS = st.lists(st.one_of(st.none(), st.floats(), st.integers(-5, 5)), max_size=60)
@@ -236,3 +236,19 @@ def test_chi_square_tail_equals_scipy(freedom: int, statistic: float) -> None:
     """The tail probability is right over the whole range."""
     oracle = float(stats.chi2.sf(statistic, freedom))
     assert histogram.chi_square_tail(statistic, freedom) == pytest.approx(oracle, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("label", "other", "equal"),
+    [
+        (True, 1, True),
+        ("true", True, True),
+        ("1", 1, True),
+        (1.0, 1, True),
+        ("no", "yes", False),
+        (None, "None", False),
+    ],
+)
+def test_one_label_is_written_in_several_ways(label: Any, other: Any, equal: bool) -> None:
+    """JSON, files and frames write the same class differently; it stays the same class."""
+    assert same_class(label, other) is equal

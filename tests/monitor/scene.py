@@ -21,6 +21,7 @@ from trimtab.serve.collect import collect
 from trimtab.serve.frames import CallFrame, calls_folder, encode
 from trimtab.serve.labels import accept_labels
 from trimtab.store import facts, live
+from trimtab.store.calls import LabelRow, record_labels
 from trimtab.store.intake import Buffered
 from trimtab.store.store import Store
 
@@ -116,6 +117,13 @@ class Scene:
         """Post labels."""
         items = [{"prediction_id": one, "label": label} for one, label in zip(ids, labels, strict=True)]
         return accept_labels(self.store, "api", items, at)
+
+    def keep_label(self, ident: str, label: Any, at: datetime) -> None:
+        """Record a label unchecked, as stores of earlier releases have them."""
+        row = LabelRow(
+            prediction_id=ident, endpoint_id=self.endpoint_id, label=label, at=to_micros(at), arrived_at=to_micros(at)
+        )
+        self.store.ledger.write(lambda tx: record_labels(tx, [row]), what="label")
 
     def days(
         self,

@@ -38,7 +38,9 @@ def test_history_tells_each_period_of_the_calls(scene: Scene) -> None:
     row = {"x": 0.0, "c": "a"}
     first = scene.send([(row, 0.9), (row, 0.2), (row, 0.6)], START + timedelta(days=30))
     second = scene.send([(row, 0.7)], START + timedelta(days=31))
-    scene.label(first + second, [True, False, "perhaps", True], START + timedelta(days=60))
+    later = START + timedelta(days=60)
+    scene.label([first[0], first[1], second[0]], [True, False, True], later)
+    scene.keep_label(first[2], "perhaps", later)
     january, february = history(scene.store.ledger, scene.endpoint_id)
     assert (january.period, january.rows, january.unknown, january.rate) == ("2026-01", 3, 1, 0.5)
     assert january.auc == 1.0 and january.mean_prediction == pytest.approx(0.55)

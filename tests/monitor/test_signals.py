@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
-from typing import Any
-
-import pytest
 
 from tests.monitor.scene import DAY, Scene, usual
 from tests.serve.stand import START, deploy
 from trimtab.check.declare import drift, performance
 from trimtab.core.ids import new_id
-from trimtab.monitor.signals import champion, labelled_rows, rules, same, watches
+from trimtab.monitor.signals import champion, labelled_rows, rules, watches
 from trimtab.store import live
 from trimtab.store.live import RolloutRow
 
@@ -80,22 +77,6 @@ def test_labelled_answers_come_by_event_time(scene: Scene) -> None:
 def test_a_label_that_the_model_cannot_know_has_no_truth(scene: Scene) -> None:
     """A label of no known class is neither right nor wrong."""
     (one,) = scene.send([({"x": 1.0, "c": "a"}, 0.9)], START)
-    scene.label([one], ["perhaps"], START)
+    scene.keep_label(one, "perhaps", START)
     (row,) = labelled_rows(scene.store.ledger, scene.endpoint_id)
     assert (row.truth, row.correct) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("label", "other", "equal"),
-    [
-        (True, 1, True),
-        ("true", True, True),
-        ("1", 1, True),
-        (1.0, 1, True),
-        ("no", "yes", False),
-        (None, "None", False),
-    ],
-)
-def test_one_label_is_written_in_several_ways(label: Any, other: Any, equal: bool) -> None:
-    """JSON, files and frames write the same class differently; it stays the same class."""
-    assert same(label, other) is equal

@@ -114,6 +114,8 @@ def test_kill_and_resume(folder: Folder, victim: str) -> None:
 def test_interrupt_ends_cleanly(folder: Folder, number: int) -> None:
     """Ctrl-C and SIGTERM end the steps' process groups, keep what is done and say what was cancelled."""
     with _child(folder) as (process, (worker, grandchild, server)):
+        # Both steps began together; the quick one is to be done before the slow one is interrupted.
+        assert _wait(lambda: [run.state for run in facts.list_runs(folder.store.ledger, name="raw")] == ["done"])
         process.send_signal(number)
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 3

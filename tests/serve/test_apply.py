@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.serve.stand import START, make_version
@@ -303,6 +304,20 @@ def test_an_automation_can_be_switched_off_for_an_environment(store: Store) -> N
     (rule,) = live.list_automations(store.ledger)
     assert not rule.enabled and rule.spec["actions"] == [{"do": "run", "target": "line"}]
     assert _actions(plan_live(store, manifest))["automation:again"] == "update"
+
+
+def test_an_automation_keeps_the_code_that_was_applied(store: Store) -> None:
+    """Code that changes in the folder is run by an automation when it was applied, not before, and the plan says so."""
+    make_version(store)
+    first = msgspec.structs.replace(declared(automation=True), digest="sha256:first")
+    later = msgspec.structs.replace(first, digest="sha256:later")
+    apply_live(store, first)
+    stage = next(one for one in plan_live(store, later) if one.id == "automation:again")
+    assert stage.action == "update" and "code has changed" in stage.reason
+    assert live.list_automations(store.ledger)[0].spec["manifest"] == "sha256:first"
+    apply_live(store, later)
+    assert live.list_automations(store.ledger)[0].spec["manifest"] == "sha256:later"
+    assert _actions(plan_live(store, later))["automation:again"] == "keep"
 
 
 def test_an_endpoint_without_a_version_waits(store: Store) -> None:

@@ -108,3 +108,30 @@ def test_bad_labels_are_told_where(store: Store, ids: list[str], items: Any, whe
     with pytest.raises(BadInput) as caught:
         accept_labels(store, "api", items, START)
     assert caught.value.where == where and caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "good", "bad", "says"),
+    [
+        ("binary", [False, True], [True, "false", 1, 0.0], ["yes", 2, "1"], "send one of false, true"),
+        ("binary", ["late", "on time"], ["late"], [True, "soon", 3], 'send one of "late", "on time"'),
+        ("multiclass", ["a", "b", "c"], ["a", "new"], [True, 3], 'send one of "a", "b", "c"'),
+        ("multiclass", list(range(20)), [3, 3.0, 25], ["soon"], "and 10 more"),
+        ("regression", None, [1, -2.5], ["soon", True, "1.5"], "such as 12.5"),
+    ],
+)
+def test_a_label_that_can_be_no_truth_is_refused(
+    store: Store, task: str, classes: list[Any] | None, good: list[Any], bad: list[Any], says: str
+) -> None:
+    """What no monitor could count is refused with the classes named, before anything is kept."""
+    version = make_version(store, task=task, classes=classes)
+    deploy(store, put_endpoint(store), version, share=100)
+    with Traffic(store) as traffic:
+        (ident,) = traffic.send(1, START)
+    for label in bad:
+        with pytest.raises(BadInput) as caught:
+            accept_labels(store, "api", [{"prediction_id": ident, "label": label}], START)
+        assert caught.value.where == "labels[0].label" and says in caught.value.fix
+    assert _kept(store) == []
+    for label in good:
+        assert accept_labels(store, "api", [{"prediction_id": ident, "label": label}], START)["accepted"]

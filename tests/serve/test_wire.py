@@ -124,7 +124,7 @@ def test_connections_are_used_again(tmp_path: Path) -> None:
 
 
 def test_fresh_connections_do_not_pile_up(tmp_path: Path) -> None:
-    """A server takes so many connections and no more; those that were asked for one request each must not use them up."""
+    """A server takes so many connections and no more; those made for one request each must not use them up."""
     open_now, most = 0, 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

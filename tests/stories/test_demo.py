@@ -106,7 +106,7 @@ def test_commands_answer_in_the_example_folder(done: tuple[Path, dict[str, Any]]
     assert calls["rows"] == [[report["requests"]["sent"]]]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + 20 * KILLS)
 def test_kill_anything_and_go_on(tmp_path: Path, done: tuple[Path, dict[str, Any]]) -> None:
     """After kill -9 of any process at any moment, the same command ends with the same report."""
     folder = _copy(tmp_path)

@@ -20,12 +20,18 @@ def test_project_runs_and_is_reused(quickstart: Shell) -> None:
     assert {stage["state"] for stage in first["stages"]} == {"done"}
     second = quickstart.json("run")
     assert {stage["state"] for stage in second["stages"]} == {"reused"}
-    plan = quickstart.json("plan", "--check")
+    plan = quickstart.json("plan")
+    assert "trimtab apply" in quickstart("plan", "--check", expect=1).err
     assert {stage["action"] for stage in plan["stages"]} == {"reuse"}
     counts = quickstart.json("sql", "select count(*) as n from readings")
     quarantined = quickstart.json("sql", "select count(*) as n from readings.quarantine")
     assert counts["rows"][0][0] + quarantined["rows"][0][0] == 1200
     assert quarantined["rows"][0][0] == 7
+    assert "did you mean 'model'" in quickstart("list", "modle", expect=2).err
+    assert "nothing is called" in quickstart("runs", "nosuch", expect=2).err
+    assert quickstart("--version").out.startswith("trimtab ")
+    shown = quickstart("lineage", "failure_model").out
+    assert "made from" in shown and "readings_raw:1" in shown
 
 
 def test_a_changed_function_runs_again_with_what_depends_on_it(quickstart: Shell) -> None:
@@ -57,6 +63,7 @@ def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Ca
     quickstart("run")
     server = serve(quickstart.folder)
     quickstart("apply")
+    quickstart("plan", "--check")
     with server.client() as client:
         answer = client.post("/endpoints/failure_api/invocations", json={"rows": [ROW, ROW]})
         assert answer.status_code == 200, answer.text
@@ -71,11 +78,28 @@ def test_a_prediction_is_served_labelled_and_traced(quickstart: Shell, serve: Ca
         unknown = {"prediction_id": "f" * 32 + ".0", "label": True}
         refused = client.post("/endpoints/failure_api/labels", json={"labels": [unknown]})
         assert refused.status_code == 404 and "f" * 32 in refused.json()["error"]["message"]
+        strange = {"prediction_id": body["prediction_ids"][1], "label": "yes"}
+        refused = client.post("/endpoints/failure_api/labels", json={"labels": [strange]})
+        assert refused.status_code == 422 and "false, true" in refused.json()["error"]["fix"]
     calls = quickstart.json("sql", "select prediction_id, version, score from failure_api.calls")
     assert len(calls["rows"]) == 3
     traced = quickstart.json("lineage", body["prediction_ids"][0])
     kinds = [item["kind"] for item in traced["upstream"]]
     assert {"model", "table", "source"} <= set(kinds)
+    server.stop()
+    assert "answered calls in real time" in quickstart("up", "--clock", "simulated", expect=2).err
+
+
+def test_code_that_was_recorded_runs_again(quickstart: Shell) -> None:
+    """`run --manifest` runs the code of a plan, a run or an `apply`, whatever stands in the folder by now."""
+    quickstart("run")
+    recorded = quickstart.json("plan")["manifest"]
+    file = quickstart.folder / "workload.py"
+    file.write_text(file.read_text() + "\n\nraise RuntimeError('not finished')\n")
+    assert "not finished" in quickstart("run", expect=2).err
+    done = quickstart.json("run", "--manifest", recorded)
+    assert {stage["state"] for stage in done["stages"]} == {"reused"}
+    assert "no manifest" in quickstart("run", "--manifest", "sha256:" + "0" * 64, expect=None).err
 
 
 @pytest.mark.parametrize(
@@ -132,6 +156,17 @@ def test_the_door_is_closed_without_a_token(served: tuple[Shell, Server]) -> Non
         assert client.post("/endpoints/failure_api/invocations", json={"rows": [ROW]}).status_code == 401
         assert client.get("/api/v1/endpoints").status_code == 401
         assert client.get("/health").status_code == 200
+
+
+def test_many_labels_one_by_one(served: tuple[Shell, Server]) -> None:
+    """Callers may send each label by itself, one after the other, as fast as they like."""
+    _, server = served
+    with server.client() as client:
+        rows = {"rows": [ROW] * 300}
+        ids = client.post("/endpoints/failure_api/invocations", json=rows).json()["prediction_ids"]
+        for one in ids:
+            label = {"labels": [{"prediction_id": one, "label": True}]}
+            assert client.post("/endpoints/failure_api/labels", json=label, timeout=5).status_code == 200
 
 
 def test_unsafe_combinations_are_refused(shell: Shell) -> None:

@@ -92,10 +92,18 @@ class Jobs:
         self._children: dict[str, _Child] = {}
         self.closing = False
 
-    def run(self, key: str, asset: str, *, actor: str) -> None:
-        """Start ``trimtab run ASSET`` for ``key``, unless this process has started it already."""
+    def run(self, key: str, asset: str, *, actor: str, manifest: str = "") -> None:
+        """Start ``trimtab run ASSET`` for ``key``, unless this process has started it already.
+
+        Args:
+            key: what the run is for.
+            asset: what is made anew.
+            actor: who runs it, for the records.
+            manifest: the digest of the code that runs; by default what stands in the project's folder.
+        """
         if key not in self._children:
-            argv = [*self._command, "run", asset, "--actor", actor, *self._options]
+            code = ("--manifest", manifest) if manifest else ()
+            argv = [*self._command, "run", asset, "--actor", actor, *code, *self._options]
             self._children[key] = _Child(argv, self._project, self._logs, key)
 
     def poll(self, key: str, *, wait: bool, patience_s: float = PATIENCE_S) -> Outcome | None:

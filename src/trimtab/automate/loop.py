@@ -3,7 +3,8 @@
     pending -> running (the retraining run) -> done (accepted and rolled out, accepted, or refused with the reason)
                           |                 -> failed (the run broke; a case is open, nothing is tried again)
 
-An alarm fires an automation once. What a kill interrupts is carried on: the run reuses the steps that it has
+An alarm fires an automation once, and again for each time that it is found to stand still, as soon as the cooldown
+is over. What a kill interrupts is carried on: the run reuses the steps that it has
 finished, a rollout that was started already is found again.
 """
 
@@ -68,8 +69,8 @@ class Loop:
             key = Watch(endpoint=endpoint, check=rule.check, by_default=False).key
             known = {one.key for one in live.list_firings(reader, rule.automation.id)}
             for alarm in live.list_alarms(reader, endpoint.id):
-                due = rule.automation.created_at <= alarm.at <= now
-                if due and alarm.id not in known and alarm.data.get("watch") == key:
+                due = rule.automation.created_at <= last_seen(alarm) <= now
+                if due and occurrence(alarm) not in known and alarm.data.get("watch") == key:
                     made = self._fire(rule, alarm)
                     fired += [made] if made else []
         return fired
@@ -89,25 +90,28 @@ class Loop:
         self._told.add(rule.automation.id)
 
     def _fire(self, rule: Rule, alarm: Alarm) -> Firing | None:
-        name = rule.automation.name
+        name, at = rule.automation.name, last_seen(alarm)
         data: Data = {
-            "at": alarm.at.isoformat(),
+            "at": at.isoformat(),
             "automation": name,
             "endpoint": rule.endpoint,
             "trigger": _trigger(alarm),
             "actions": [{"do": action.do, "target": action.target} for action in rule.actions],
+            "manifest": str(rule.automation.spec.get("manifest") or ""),
             "rolled_out": False,
         }
 
         def write(tx: Tx) -> Firing | None:
             known = live.list_firings(tx, rule.automation.id)
             acted = [one.at for one in known if one.data.get("verdict") != "held"]
-            held = hold_back(acted, alarm.at, cooldown=rule.cooldown, limit=rule.limit)
+            held = hold_back(acted, at, cooldown=rule.cooldown, limit=rule.limit)
             if not rule.automation.enabled:
                 held = "the automation is disabled"
+            if held and known and _held_for(known[-1], alarm):
+                return None  # it has been told, and is asked again when the alarm is found once more
             verdict = "held" if held else ""
             made = live.add_firing(
-                tx, automation_id=rule.automation.id, key=alarm.id, at=alarm.at,
+                tx, automation_id=rule.automation.id, key=occurrence(alarm), at=at,
                 data={**data, "verdict": verdict, "reason": held},
             )  # fmt: skip
             if made is not None and held:
@@ -156,7 +160,8 @@ class Loop:
             return self._act(firing, now, {"verdict": "accepted", "reason": "nothing had to run"})
         if self._jobs is None:
             return self._fail(firing, now, Unavailable("there is no project to run", fix="start it in the project"))
-        self._jobs.run(firing.id, runs[0], actor=f"automation:{firing.data['automation']}")
+        who = f"automation:{firing.data['automation']}"
+        self._jobs.run(firing.id, runs[0], actor=who, manifest=str(firing.data.get("manifest") or ""))
         try:
             outcome = self._jobs.poll(firing.id, wait=wait)
         except Unavailable as error:
@@ -239,10 +244,15 @@ class Loop:
         return self._end(firing, now, {**(found or {}), **told}, failed=True)
 
     def _end(self, firing: Firing, now: datetime, found: Data, *, failed: bool = False) -> bool:
-        """Record the decision: the firing, its run, the verdict's facts, and that the watches start anew."""
+        """Record the decision: the firing, its run, the verdict's facts, and that the watch that fired starts anew.
+
+        The other watches keep what they have seen: a champion that stays is judged by them as before, and one that
+        goes takes their evidence with it.
+        """
         name = firing.data["automation"]
         after = replace(firing, state="failed" if failed else "done", data={**firing.data, **found})
-        watched = self._monitors.of_endpoint(firing.data["endpoint"], now)
+        fired = firing.data["trigger"].get("watch")
+        watched = [one for one in self._monitors.of_endpoint(firing.data["endpoint"], now) if one.watch.key == fired]
         reader = self._store.ledger
         used = [
             (facts.resolve(reader, str(found[role])).id, role) for role in ("candidate", "champion") if found.get(role)
@@ -276,15 +286,33 @@ class Loop:
         reader.write(lambda tx: live.update_firing(tx, replace(firing, data=data)), what="automation outcome")
 
 
+def last_seen(alarm: Alarm) -> datetime:
+    """Return when an alarm was raised, or found to stand still for the last time."""
+    return parse_time(alarm.data["latest"]["at"]) if alarm.data.get("latest") else alarm.at
+
+
+def occurrence(alarm: Alarm) -> str:
+    """Return what an automation fires for: an alarm, or one of the times at which it was found again."""
+    repeats = alarm.data.get("repeats")
+    return f"{alarm.id}/{repeats}" if repeats else alarm.id
+
+
+def _held_for(last: Firing, alarm: Alarm) -> bool:
+    return bool(last.data.get("verdict") == "held" and last.data["trigger"]["alarm"] == alarm.id)
+
+
 def _trigger(alarm: Alarm) -> Data:
     """Return what set an automation off, in short; the alarm has the whole evidence."""
-    evidence = alarm.data.get("evidence") or {}
+    found = alarm.data.get("latest") or alarm.data
+    evidence = found.get("evidence") or {}
     named = [item["feature"] for item in evidence.get("features") or () if item.get("named")]
     return {
         "check": alarm.check,
         "alarm": alarm.id,
+        "repeats": alarm.data.get("repeats", 0),
+        "watch": alarm.data.get("watch", ""),
         "signal": alarm.data.get("signal", ""),
-        "reason": alarm.data.get("reason", ""),
+        "reason": found.get("reason", ""),
         "version": alarm.data.get("version", ""),
         "evidence": {name: evidence[name] for name in ("e_value", "rows", "mean", "interval") if name in evidence}
         | ({"features": named} if named else {}),

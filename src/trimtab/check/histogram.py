@@ -139,6 +139,11 @@ def category_of(value: Any) -> str | None:
     return str(plain)
 
 
+def same_class(label: object, other: object) -> bool:
+    """Say whether two class labels mean the same: JSON, files and frames write one label in several ways."""
+    return label == other or (label is not None and category_of(label) == category_of(other))
+
+
 def _absent(value: Any) -> bool:
     try:
         return value is None or bool(value != value)

@@ -9,7 +9,11 @@ import typer
 
 from trimtab.app import open_app
 from trimtab.cli.output import Dir, Env, Json, emit, table
+from trimtab.core.errors import NotFound, closest
 from trimtab.store import facts
+from trimtab.store.ledger import Reader
+
+_KINDS = {"source", "table", "features", "model"}
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +29,9 @@ def register(app: typer.Typer) -> None:
         """List the project's assets with their current versions."""
         with open_app(Path.cwd(), environment=env, store=store) as opened:
             ledger = opened.store.ledger
+            kinds = sorted({one.kind for one in facts.list_assets(ledger)} | _KINDS)
+            if kind and kind not in kinds:
+                raise NotFound(f"there is no kind {kind!r}{closest(kind, kinds)}", fix=f"one of {', '.join(kinds)}")
             rows = []
             for asset in facts.list_assets(ledger, kind):
                 current = facts.current(ledger, asset.name)
@@ -60,10 +67,20 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """List runs, newest first."""
         with open_app(Path.cwd(), environment=env, store=store) as opened:
-            runs = facts.list_runs(opened.store.ledger, kind=kind, name=name, state=state, limit=limit)
+            ledger = opened.store.ledger
+            runs = facts.list_runs(ledger, kind=kind, name=name, state=state, limit=limit)
+            if name and not runs:
+                _check_name(ledger, name)
         rows = [
             (run.id, run.kind, run.name, run.state, run.started_at.isoformat(timespec="seconds"), run.actor)
             for run in runs
         ]
         emit({"runs": runs}, as_json, lambda: table(("id", "kind", "name", "state", "started", "by"), rows))
         return 0
+
+
+def _check_name(ledger: Reader, name: str) -> None:
+    """Refuse a name that neither an asset nor a run has."""
+    names = [one.name for one in facts.list_assets(ledger)]
+    if name not in names and not facts.list_runs(ledger, name=name, limit=1):
+        raise NotFound(f"nothing is called {name!r}{closest(name, names)}", fix="see `trimtab list`")

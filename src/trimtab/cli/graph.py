@@ -153,14 +153,32 @@ def _differences(answer: Mapping[str, Any]) -> None:
 
 
 def _lineage(answer: Mapping[str, Any]) -> None:
+    """Print both directions as tables by distance: a thing may have several parents, so there is no one tree."""
     subject = answer["subject"]
     print(f"{subject.get('kind', '')} {subject.get('version') or subject.get('id')}")
-    for title, key, arrow in (("made from", "upstream", "<-"), ("went into", "downstream", "->")):
+    for title, key in (("made from", "upstream"), ("went into", "downstream")):
         items: Sequence[Mapping[str, Any]] = answer[key]
-        print(f"\n{title}:" if items else f"\n{title}: nothing")
-        for item in items:
-            role = f" as {item['role']}" if item.get("role") else ""
-            print(f"{'  ' * int(item.get('depth', 1))}{arrow} {item['kind']} {item['version']}{role}")
+        if not items:
+            print(f"\n{title}: nothing")
+            continue
+        rows = [(item["depth"], item["kind"], item["version"], item.get("role", "")) for item in _folded(items)]
+        table(("distance", "kind", "version", "as"), rows, title=title)
+
+
+def _folded(items: Sequence[Mapping[str, Any]], most: int = 3) -> list[Mapping[str, Any]]:
+    """Return items with the files of one source told in a line each for the first and last, where there are many."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for item in items:
+        key = (str(item.get("run_id")), int(item["depth"])) if item["kind"] == "batch" else (str(item["id"]), -1)
+        groups.setdefault(key, []).append(item)
+    found: list[Mapping[str, Any]] = []
+    for group in groups.values():
+        if len(group) <= most or group[0]["kind"] != "batch":
+            found += group
+        else:
+            told = f"{group[0]['version']} to {group[-1]['version']}"
+            found.append({**group[0], "version": told, "role": f"{len(group)} batches"})
+    return sorted(found, key=lambda item: int(item["depth"]))
 
 
 def _tree(data: Any, depth: int = 0) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -23,8 +25,18 @@ for room in (init, run, endpoint, asset, graph, sql, server):
     room.register(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"trimtab {version('trimtab')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the release and exit.")
+    ] = False,
+) -> None:
     """Trimtab operates AI workloads end to end."""
 
 

@@ -14,6 +14,7 @@ from trimtab.cli.output import Dir, Env, Json, emit, table
 from trimtab.cli.progress import watcher
 from trimtab.core.errors import Refused, WrongUse
 from trimtab.pipeline.execute import Report, execute
+from trimtab.pipeline.manifest import load_manifest
 from trimtab.pipeline.plan import Plan, make_plan
 from trimtab.serve.apply import LiveStage, plan_live
 
@@ -50,6 +51,9 @@ def register(app: typer.Typer) -> None:
         emit(data, as_json, lambda: _show_plan(made, live))
         if check and any(stage.action != "reuse" for stage in made.stages):
             raise Refused("the plan is not empty", fix="trimtab run")
+        changes = [stage.id for stage in live if stage.action not in ("keep", "hold")]
+        if check and changes:
+            raise Refused(f"what is live differs from what is declared: {', '.join(changes)}", fix="trimtab apply")
         return 0
 
     @app.command("run")
@@ -59,13 +63,17 @@ def register(app: typer.Typer) -> None:
         override: Override = "",
         jobs: Annotated[int, typer.Option("--jobs", "-j", help="Steps at once; by default as configured.")] = 0,
         actor: Annotated[str, typer.Option("--actor", help="Who runs it, for the records.")] = "",
+        applied: Annotated[
+            str,
+            typer.Option("--manifest", metavar="DIGEST", help="Run the code that a plan, a run or `apply` recorded."),
+        ] = "",
         as_json: Json = False,
         env: Env = "dev",
         store: Dir = None,
     ) -> int:
         """Make the plan and execute exactly that; what has not changed is reused."""
         with open_app(Path.cwd(), environment=env, store=store, actor=actor) as opened:
-            made, _ = _plan(opened, targets or (), params or (), override)
+            made, _ = _plan(opened, targets or (), params or (), override, applied)
             with watcher(made, quiet=as_json) as on_event:
                 report = execute(
                     made,
@@ -79,8 +87,10 @@ def register(app: typer.Typer) -> None:
         return report.exit_code
 
 
-def _plan(opened: App, targets: Sequence[str], params: Sequence[str], override: str) -> tuple[Plan, list[LiveStage]]:
-    manifest = opened.manifest()
+def _plan(
+    opened: App, targets: Sequence[str], params: Sequence[str], override: str, applied: str = ""
+) -> tuple[Plan, list[LiveStage]]:
+    manifest = load_manifest(opened.store, applied) if applied else opened.manifest()
     made = make_plan(
         opened.project,
         manifest,

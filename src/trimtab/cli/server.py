@@ -22,6 +22,7 @@ from trimtab.cli.output import Dir, Env
 from trimtab.core.clock import wall_seconds
 from trimtab.core.errors import Conflict, NotFound, Unavailable, WrongUse
 from trimtab.pipeline.project import Project, find_project
+from trimtab.serve.collect import collect
 from trimtab.serve.supervisor import Process, Supervisor
 from trimtab.serve.wire import fetch
 from trimtab.store.clock import Mode
@@ -101,9 +102,13 @@ def _project() -> Project | None:
 
 
 def _set_clock(store: Store, project: Project | None, wanted: Mode | None) -> Mode:
+    collect(store)  # what was called and not yet taken in counts too
     if project is not None and wanted != "real":
         start_clock(store, project)
     have = store.clock_mode()
+    if project is not None and project.clock and have == "real" and wanted is None:
+        text = "this store lives on real time; `clock` in trimtab.yaml is for a new store"
+        print(f"warning: {project.where('clock')}: {text}", file=sys.stderr, flush=True)
     if wanted is None or (wanted == have and store.clock_is_set()):
         return have
     if wanted == "real" and have == "simulated":
@@ -112,6 +117,9 @@ def _set_clock(store: Store, project: Project | None, wanted: Mode | None) -> Mo
             fix="use another --dir for real time",
         )
     store.set_clock(wanted, store.now())
+    if wanted == "simulated":
+        text = f"this store lives on simulated time for good; it is {store.now().isoformat()} until POST /clock"
+        print(f"warning: {text}", file=sys.stderr, flush=True)
     return wanted
 
 

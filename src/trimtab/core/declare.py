@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from trimtab.core import options
 from trimtab.core.errors import ProjectError
 from trimtab.core.nouns import Check, Condition, Data
 
@@ -118,6 +119,13 @@ class Int(Struct, frozen=True):
     low: int
     high: int
 
+    def __post_init__(self) -> None:
+        low, high = options.whole(self.low, "tt.Int: low"), options.whole(self.high, "tt.Int: high")
+        if low >= high:
+            raise options.wrong(
+                "tt.Int: high", high, f"is not above low={low}", fix=f"such as tt.Int({low}, {low + 5})"
+            )
+
 
 class Float(Struct, frozen=True):
     """A number to search between ``low`` and ``high``; ``log`` searches its logarithm."""
@@ -125,6 +133,15 @@ class Float(Struct, frozen=True):
     low: float
     high: float
     log: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = options.number(self.low, "tt.Float: low"), options.number(self.high, "tt.Float: high")
+        if low >= high:
+            raise options.wrong(
+                "tt.Float: high", high, f"is not above low={low:g}", fix="give the smaller number first"
+            )
+        if options.flag(self.log, "tt.Float: log") and low <= 0:
+            raise options.wrong("tt.Float: low", low, "has no logarithm", fix="such as tt.Float(1e-4, 1.0, log=True)")
 
 
 class Choice(Struct, frozen=True):

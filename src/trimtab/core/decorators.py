@@ -9,17 +9,40 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, overload
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from trimtab.core.clock import parse_duration
+from trimtab.core import options
 from trimtab.core.declare import LAYERS, REGISTRY, Choice, Declaration, Float, Int
 from trimtab.core.digest import canonical
-from trimtab.core.errors import ProjectError, TrimtabError, WrongUse, closest
+from trimtab.core.errors import ProjectError, WrongUse
 from trimtab.core.nouns import Check, Data
 from trimtab.core.place import caller, place_of
 from trimtab.core.ref import check_name
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_options(such_as: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a decorator that cannot do without options say so, with the user's file and line."""
+
+    def around(declare: Callable[P, R]) -> Callable[P, R]:
+        told = f"@tt.{declare.__name__}({such_as})"
+
+        @wraps(declare)
+        def call(*args: P.args, **given: P.kwargs) -> R:
+            try:
+                inspect.signature(declare).bind(*args, **given)
+            except TypeError as error:
+                text = "has no options" if args else str(error)
+                raise ProjectError(f"@tt.{declare.__name__}: {text}", where=caller(), fix=f"such as {told}") from None
+            return declare(*args, **given)
+
+        return call
+
+    return around
 
 
 @overload
@@ -66,9 +89,16 @@ def source(
         owner: who answers for it.
         layer: always bronze.
     """
-    paths = [path] if isinstance(path, str) else list(path or ())
-    spec = {"path": paths, "format": format, "null": list(null), "time": time, "fresh": fresh}
-    decorate = _decorator("source", {**spec, "owner": owner, "layer": layer}, checks)
+    spec = {
+        "path": [] if path is None else options.texts(path, "path"),
+        "format": options.option(format, "format", options.FORMATS),
+        "null": options.texts(null, "null", empty=True),
+        "time": time,
+        "fresh": fresh,
+        "owner": owner,
+        "layer": options.option(layer, "layer", ("bronze",)),
+    }
+    decorate = _decorator("source", spec, options.checks_of(checks, "checks"))
     return decorate if fn is None else decorate(fn)
 
 
@@ -112,12 +142,19 @@ def table(
         bar: the quality score (0 to 1) that is aimed at; the distance to it is kept for each version.
         owner: who answers for it.
     """
-    keys = [key] if isinstance(key, str) else list(key or ())
-    spec = {"layer": layer, "key": keys, "time": time, "fresh": fresh, "bar": bar, "owner": owner}
-    decorate = _decorator("table", spec, checks)
+    spec = {
+        "layer": options.option(layer, "layer", LAYERS),
+        "key": [] if key is None else options.texts(key, "key"),
+        "time": time,
+        "fresh": fresh,
+        "bar": options.share(bar, "bar"),
+        "owner": owner,
+    }
+    decorate = _decorator("table", spec, options.checks_of(checks, "checks"))
     return decorate if fn is None else decorate(fn)
 
 
+@_with_options("entity='route', time='at'")
 def features(
     *,
     entity: str | Sequence[str],
@@ -137,11 +174,15 @@ def features(
         checks: what must hold before a version is published.
         owner: who answers for it.
     """
-    entities = [entity] if isinstance(entity, str) else list(entity)
-    spec = {"entity": entities, "key": [*entities, time], "time": time, "fresh": fresh, "layer": "gold"}
-    return _decorator("features", {**spec, "owner": owner}, checks)
+    entities = options.texts(entity, "entity")
+    if not entities:
+        raise options.wrong("entity", entity, "names no column", fix="such as entity='route'")
+    key = [*entities, options.text(time, "time", empty=False)]
+    spec = {"entity": entities, "key": key, "time": time, "fresh": fresh, "layer": "gold"}
+    return _decorator("features", {**spec, "owner": owner}, options.checks_of(checks, "checks"))
 
 
+@_with_options("label='late'")
 def model(
     *,
     label: str,
@@ -189,21 +230,53 @@ def model(
             where=caller(),
             fix="remove them; give the params their values as defaults or with `trimtab run --param`",
         )
-    spec = {"label": label, "data": data, "time": time, "holdout": holdout, "refit": refit, "seed": seed}
-    more = {"features": list(features) if features is not None else None, "task": task, "group": group}
-    return _decorator("model", {**spec, **more, "unseen": unseen, "owner": owner}, gate)
+    spec = {
+        "label": options.text(label, "label", empty=False),
+        "data": options.maybe_text(data, "data"),
+        "time": time,
+        "holdout": _holdout(holdout),
+        "refit": options.flag(refit, "refit"),
+        "seed": options.whole(seed, "seed"),
+        "features": None if features is None else _columns(features, label),
+        "task": options.option(task, "task", ("auto", "binary", "multiclass", "regression")),
+        "group": options.maybe_text(group, "group"),
+        "unseen": options.option(unseen, "unseen", ("refuse", "accept")),
+        "owner": owner,
+    }
+    return _decorator("model", spec, options.checks_of(gate, "gate"))
 
 
-def _decorator(kind: str, spec: Data, checks: Sequence[Check]) -> Callable[[F], F]:
+def _holdout(value: Any) -> str | float:
+    if isinstance(value, str):
+        return options.duration(value, "holdout", positive=True)
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not 0 < value < 1:
+        raise options.wrong("holdout", value, "is neither a length nor a share", fix="such as '14d' or 0.2")
+    return float(value)
+
+
+def _columns(features: Any, label: str) -> list[str]:
+    found = options.texts(features, "features")
+    if not found:
+        raise options.wrong("features", features, "names no column", fix="leave it out, or name columns")
+    if label in found:
+        raise options.wrong("features", features, f"has the label {options.show(label)} in it", fix="leave it out")
+    return found
+
+
+def _decorator(kind: str, spec: Data, checks: tuple[Check, ...]) -> Callable[[F], F]:
+    options.text(spec["owner"], "owner")
+    options.maybe_text(spec["time"], "time")
+    if spec.get("fresh") is not None:
+        spec["fresh"] = options.duration(spec["fresh"], "fresh")
+
     def decorate(function: F) -> F:
         where = place_of(function)
-        if not callable(function) or not hasattr(function, "__code__"):
-            raise ProjectError(f"@tt.{kind} decorates functions, not {function!r}", where=where)
-        _check_options(kind, spec, checks, where)
+        _check_function(kind, function, where)
         inputs, frames, params = _signature(kind, function, where)
         code = function.__code__
         made = Declaration(
-            name=check_name(function.__name__, where=where),
+            name=_name(function, where),
             kind=kind,
             module=function.__module__,
             qualname=function.__qualname__,
@@ -213,7 +286,7 @@ def _decorator(kind: str, spec: Data, checks: Sequence[Check]) -> Callable[[F], 
             frames=frames,
             params=params,
             spec=spec,
-            checks=tuple(checks),
+            checks=checks,
             doc=inspect.getdoc(function) or "",
         )
         REGISTRY.add(made)
@@ -223,53 +296,29 @@ def _decorator(kind: str, spec: Data, checks: Sequence[Check]) -> Callable[[F], 
     return decorate
 
 
-_TEXT = ("time", "fresh", "owner", "label", "data", "group", "task", "format")
-
-
-def _check_options(kind: str, spec: Data, checks: Sequence[Check], where: str) -> None:
-    layer = spec.get("layer")
-    if layer is not None and layer not in LAYERS:
+def _check_function(kind: str, function: Any, where: str) -> None:
+    if not callable(function) or not hasattr(function, "__code__"):
         raise ProjectError(
-            f"layer {layer!r} is not a layer{closest(str(layer), LAYERS)}",
+            f"@tt.{kind} decorates functions, not {options.show(function)}",
             where=where,
-            fix=f"one of {LAYERS}",
+            fix=f"write @tt.{kind}(...) above a def, with every argument by its name",
         )
-    for name in _TEXT:
-        value = spec.get(name)
-        if value is not None and not isinstance(value, str):
-            raise ProjectError(f"{name}= takes text, not {type(value).__name__}", where=where, fix=f"{name}='...'")
-    for name in ("key", "entity", "path", "null", "features"):
-        for item in spec.get(name) or ():
-            if not isinstance(item, str):
-                raise ProjectError(f"{name}= takes text, not {type(item).__name__}", where=where)
-    for check in checks:
-        if not isinstance(check, Check):
-            raise ProjectError(
-                f"a check is missing its arguments or is no check: {check!r}",
-                where=where,
-                fix="such as ck.unique('id') or ck.missing('amount', at_most=0.01)",
-            )
+    name = function.__name__
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ProjectError(f"{name} is an async function, and nobody awaits a step", where=where, fix="write plain def")
+    if inspect.isgeneratorfunction(function):
+        raise ProjectError(
+            f"{name} is a generator (it has a yield), and a step returns its rows at once",
+            where=where,
+            fix="collect the rows and return them",
+        )
+
+
+def _name(function: Any, where: str) -> str:
     try:
-        if spec.get("fresh") is not None:
-            parse_duration(spec["fresh"])
-        _check_model(kind, spec)
-        canonical(spec)
-    except TrimtabError as error:
-        raise ProjectError(error.message, where=where, fix=error.fix) from error
-
-
-def _check_model(kind: str, spec: Data) -> None:
-    if kind != "model":
-        return
-    holdout = spec["holdout"]
-    if isinstance(holdout, str):
-        parse_duration(holdout)
-    elif isinstance(holdout, bool) or not isinstance(holdout, int | float) or not 0 < holdout < 1:
-        raise WrongUse(f"holdout={holdout!r} is neither a length nor a share", fix="such as '14d' or 0.2")
-    if spec["task"] not in ("auto", "binary", "multiclass", "regression"):
-        raise WrongUse(f"task={spec['task']!r} is unknown", fix="binary, multiclass, regression or auto")
-    if spec["unseen"] not in ("refuse", "accept"):
-        raise WrongUse(f"unseen={spec['unseen']!r} is unknown", fix="'refuse' or 'accept'")
+        return check_name(function.__name__)
+    except WrongUse as error:
+        raise ProjectError(f"a step's function: {error.message}", where=where, fix=error.fix) from error
 
 
 def _signature(kind: str, function: Callable[..., Any], where: str) -> tuple[tuple[str, ...], dict[str, str], Data]:
@@ -300,17 +349,18 @@ _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "
 def _check_param(parameter: inspect.Parameter, where: str) -> None:
     try:
         canonical(parameter.default)
-    except WrongUse as error:
+    except (WrongUse, ValueError, RecursionError) as error:
         raise ProjectError(
-            f"param {parameter.name}={parameter.default!r} cannot be recorded: {error.message}",
+            f"param {parameter.name}={options.show(parameter.default)} cannot be recorded: {error}",
             where=where,
-            fix=error.fix,
+            fix="use None, bool, int, float, str, bytes, datetime, lists and mappings of these",
         ) from error
     wanted = _SCALARS.get(_annotation(parameter.annotation))
     value = parameter.default
     if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
         raise ProjectError(
-            f"param {parameter.name} is annotated {_annotation(parameter.annotation)} and its default is {value!r}",
+            f"param {parameter.name} is annotated {_annotation(parameter.annotation)} and its default is "
+            f"{options.show(value)}",
             where=where,
             fix="make the default and the annotation agree",
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from trimtab.core.clock import parse_duration
+from trimtab.core import options
 from trimtab.core.declare import (
     REGISTRY,
     Action,
@@ -17,9 +16,9 @@ from trimtab.core.declare import (
     as_data,
     declaration_of,
 )
-from trimtab.core.errors import ProjectError, TrimtabError
+from trimtab.core.errors import ProjectError, WrongUse
 from trimtab.core.nouns import Check, Condition, Data
-from trimtab.core.place import caller, caller_place
+from trimtab.core.place import caller_place
 from trimtab.core.ref import check_name
 
 
@@ -48,23 +47,19 @@ def canary(
         margin: the risk ratio that ``proven`` must rule out is ``1 + margin``.
         on_inconclusive: what happens at the deadline.
     """
-    shares = tuple(float(step) for step in steps)
-    rising = all(a < b for a, b in pairwise(shares))
-    if not shares or not rising or shares[0] <= 0 or shares[-1] != 100:
-        raise ProjectError(
-            f"canary steps {list(steps)} do not rise to 100", where=caller(), fix="such as [1, 5, 25, 100]"
-        )
+    options.option(advance, "advance", ("no_harm", "proven"))
+    options.option(on_inconclusive, "on_inconclusive", ("pause", "rollback", "promote"))
     return Rollout(
         kind="canary",
-        steps=shares,
-        soak=_duration(soak, "soak"),
-        minimum=minimum,
-        deadline=_duration(deadline, "deadline"),
-        alpha=_share(alpha, "alpha"),
+        steps=_steps(steps),
+        soak=options.duration(soak, "soak"),
+        minimum=options.whole(minimum, "minimum", low=0),
+        deadline=options.duration(deadline, "deadline", positive=True),
+        alpha=options.number(alpha, "alpha", low=0, high=1, inside=True),
         advance=advance,
-        margin=margin,
+        margin=options.number(margin, "margin", low=0, inside=True),
         on_inconclusive=on_inconclusive,
-        judge=tuple(judge),
+        judge=options.checks_of(judge, "judge", kinds=options.ROLLOUT_KINDS),
     )
 
 
@@ -79,14 +74,14 @@ def blue_green(*, judge: Sequence[Check] = (), watch: str = "10m", alpha: float 
     return Rollout(
         kind="blue_green",
         steps=(100.0,),
-        soak=_duration(watch, "watch"),
+        soak=options.duration(watch, "watch"),
         minimum=0,
         deadline="3650d",
-        alpha=_share(alpha, "alpha"),
+        alpha=options.number(alpha, "alpha", low=0, high=1, inside=True),
         advance="no_harm",
         margin=0.25,
         on_inconclusive="promote",
-        judge=tuple(judge),
+        judge=options.checks_of(judge, "judge", kinds=options.ROLLOUT_KINDS),
     )
 
 
@@ -114,15 +109,18 @@ def endpoint(
     """
     file, line = caller_place()
     where = f"{file}:{line}"
-    target = serves if isinstance(serves, str) else declaration_of(serves, where).name
+    called = _name(name, where)
+    target = _target(serves, "serves", where)
+    if rollout is not None and not isinstance(rollout, Rollout):
+        raise options.wrong("rollout", rollout, "is no plan", fix="rollout=tt.canary(...) or tt.blue_green(...)")
     spec: Data = {
-        "rollout": _plain(rollout or canary()),
-        "sticky": sticky,
-        "timeout": _duration(timeout, "timeout"),
-        "threads": threads,
-        "salt": salt,
+        "rollout": _plain(canary() if rollout is None else rollout),
+        "sticky": options.text(sticky, "sticky"),
+        "timeout": options.duration(timeout, "timeout", positive=True),
+        "threads": options.whole(threads, "threads", low=1),
+        "salt": options.text(salt, "salt"),
     }
-    made = EndpointDeclaration(name=check_name(name, where=where), serves=target, spec=spec, file=file, line=line)
+    made = EndpointDeclaration(name=called, serves=target, spec=spec, file=file, line=line)
     REGISTRY.add(made)
     return made
 
@@ -148,25 +146,17 @@ def when(
     """
     file, line = caller_place()
     where = f"{file}:{line}"
-    if not isinstance(condition, Condition):
-        raise ProjectError(
-            f"tt.when takes a condition, not a {type(condition).__name__}",
-            where=where,
-            fix="write a check and its verdict, such as ck.drift('api.calls').fails",
-        )
-    actions: list[Action] = []
-    if run is not None:
-        target = run if isinstance(run, str) else declaration_of(run, where).name
-        actions.append(Action(do="run", target=target))
-    extra = [then] if isinstance(then, Action) else list(then or ())
-    actions.extend(extra)
+    _check_condition(condition)
+    actions = [] if run is None else [Action(do="run", target=_target(run, "run", where))]
+    actions += _actions(then)
     if not actions:
         raise ProjectError("tt.when does nothing", where=where, fix="give run= or then=")
     made = AutomationDeclaration(
-        name=name or f"{condition.check.name} -> {', '.join(f'{a.do} {a.target}' for a in actions)}",
+        name=options.text(name, "name")
+        or f"{condition.check.name} -> {', '.join(f'{a.do} {a.target}' for a in actions)}",
         when=condition,
         actions=tuple(actions),
-        spec={"cooldown": _duration(cooldown, "cooldown"), "limit": _limit(limit, where)},
+        spec={"cooldown": options.duration(cooldown, "cooldown"), "limit": _limit(limit)},
         file=file,
         line=line,
     )
@@ -174,27 +164,78 @@ def when(
     return made
 
 
-def _duration(text: str | timedelta, name: str) -> str:
+def _steps(steps: Any) -> tuple[float, ...]:
+    such_as = "[1, 5, 25, 100]"
+    shares = [
+        options.number(step, "steps: a step", high=100) for step in options.listed(steps, "steps", such_as=such_as)
+    ]
+    rising = all(a < b for a, b in pairwise(shares))
+    if not shares or not rising or shares[0] <= 0 or shares[-1] != 100:
+        raise options.wrong("steps", steps, "do not rise to 100", fix=f"such as {such_as}")
+    return tuple(shares)
+
+
+def _name(name: Any, where: str) -> str:
     try:
-        parse_duration(text)
-    except TrimtabError as error:
-        raise ProjectError(f"{name}={error.message}", where=caller(), fix=error.fix) from error
-    return f"{text.total_seconds()}s" if isinstance(text, timedelta) else text
+        return check_name(options.text(name, "name"))
+    except ProjectError:
+        raise
+    except WrongUse as error:
+        raise ProjectError(f"name={error.message}", where=where, fix=error.fix) from error
 
 
-def _share(value: float, name: str) -> float:
-    if not 0 < value < 1:
-        raise ProjectError(f"{name}={value!r} is not between 0 and 1", where=caller(), fix=f"{name}=0.05")
-    return value
+def _target(value: Any, name: str, where: str) -> str:
+    if isinstance(value, str):
+        return options.text(value, name, empty=False)
+    if not callable(value):
+        raise options.wrong(name, value, "is not a declared asset", fix="give the function, or its name")
+    try:
+        return declaration_of(value, where).name
+    except ProjectError as error:
+        raise ProjectError(f"{name}=: {error.message}", where=where, fix=error.fix) from error
 
 
-def _limit(text: str, where: str) -> str:
-    if text:
-        count, _, length = text.partition("/")
-        if not count.isdigit() or not length:
-            raise ProjectError(f"limit={text!r} has another form", where=where, fix="such as '4/30d'")
-        _duration(length, "limit")
-    return text
+def _check_condition(condition: Any) -> None:
+    such_as = "such as ck.drift('api.calls').fails or ck.performance('api').fails"
+    if not isinstance(condition, Condition):
+        kind = type(condition).__name__
+        raise options.wrong(
+            "condition", condition, f"is a {kind} and no condition", fix=f"a check's verdict, {such_as}"
+        )
+    if condition.check.kind not in options.MONITOR_KINDS:
+        raise options.wrong(
+            "condition",
+            condition.check.name,
+            f"starts nothing: nobody watches ck.{condition.check.kind} while an endpoint is live",
+            fix=f"wait for a check that watches an endpoint, {such_as}",
+        )
+    if condition.status != "fail":
+        told = f"{condition.check.name} {condition.status}"
+        raise options.wrong("condition", told, "starts nothing: only an alarm does", fix=f"wait for .fails, {such_as}")
+
+
+def _actions(then: Any) -> list[Action]:
+    if then is None or isinstance(then, Action):
+        return [] if then is None else [then]
+    fix = "an endpoint's action, such as api.roll_out, or a list of them"
+    if isinstance(then, EndpointDeclaration):
+        raise options.wrong("then", then.name, "is an endpoint and no action", fix=f"such as {then.name}.roll_out")
+    if isinstance(then, str) or callable(then):
+        raise options.wrong("then", then, "is no action", fix=f"give {fix}; an asset goes to run=")
+    found = options.listed(then, "then", such_as="[api.roll_out]")
+    for action in found:
+        if not isinstance(action, Action):
+            raise options.wrong("then", action, "is no action", fix=f"give {fix}")
+    return found
+
+
+def _limit(limit: Any) -> str:
+    if options.text(limit, "limit"):
+        count, _, length = limit.partition("/")
+        if not (count.isascii() and count.isdecimal() and int(count[:9]) > 0) or not length:
+            raise options.wrong("limit", limit, "is not a number of firings in a length of time", fix="such as '4/30d'")
+        options.duration(length, "limit: its length", positive=True)
+    return str(limit)
 
 
 def _plain(rollout: Rollout) -> Data:

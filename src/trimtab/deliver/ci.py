@@ -15,13 +15,19 @@ Flavour = Literal["github", "azure"]
 PATHS: dict[Flavour, str] = {"github": ".github/workflows/trimtab.yml", "azure": "azure-pipelines.yml"}
 STEPS = (
     ("Install", "python -m pip install --requirement requirements.txt pytest"),
-    ("Test the functions", "python -m pytest"),
+    ("Test the functions", "python -m pytest || test $? -eq 5"),
     ("Plan", "trimtab plan"),
-    ("Run, and judge every gate", "trimtab run --json > trimtab-run.json"),
-    ("Nothing is left to do", "trimtab plan --check"),
+    ("Run, and judge every gate", "trimtab run"),
+    ("Nothing is left to run", "trimtab plan"),
 )
-_CHECKOUT = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683"  # v4.2.2
-_PYTHON = "actions/setup-python@a26af69be951a213d495a4c3e4e4022e16d87065"  # v5.6.0
+"""Exit 5 of pytest says that there are no tests, which is no failure of the project."""
+_NOTE = """\
+# Written by `trimtab init --ci`; plan, run and gates on every pull request.
+# The store is new in every job: there is no champion, so `ck.beats` passes here and compares where the store lasts.
+"""
+_CHECKOUT = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683"
+_PYTHON = "actions/setup-python@a26af69be951a213d495a4c3e4e4022e16d87065"
+_RELEASES = {_CHECKOUT: "v4.2.2", _PYTHON: "v5.6.0"}
 
 
 def workflow(flavour: Flavour) -> str:
@@ -34,7 +40,11 @@ def workflow(flavour: Flavour) -> str:
         raise WrongUse(f"{flavour!r} is not a CI service that is known here", fix="github or azure")
     data = _github() if flavour == "github" else _azure()
     text: str = need("yaml").safe_dump(data, sort_keys=False, width=100)
-    return "# Written by `trimtab init --ci`; plan, run and gates on every pull request.\n" + text
+    if flavour == "azure":
+        return _NOTE + "# `pr` counts for GitHub repositories; in Azure Repos add a build validation policy.\n" + text
+    for pinned, release in _RELEASES.items():
+        text = text.replace(pinned, f"{pinned}  # {release}")
+    return _NOTE + text
 
 
 def write_workflow(folder: Path, flavour: Flavour) -> Path:

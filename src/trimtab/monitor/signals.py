@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from trimtab.check.declare import MONITOR_KINDS, drift, performance
-from trimtab.check.histogram import category_of
+from trimtab.check.histogram import same_class
 from trimtab.core.declare import Action, check_from
 from trimtab.core.digest import digest
 from trimtab.core.nouns import Automation, Check, Data, Endpoint, Status, Version
@@ -178,9 +178,9 @@ def judge_row(reader: Reader, row: calls.LabelledCall) -> Labelled:
     task, classes, positive = _terms(reader, row.call.version_id)
     score, truth, correct = row.call.score, None, None
     if task == "binary":
-        if same(row.label, positive):
+        if same_class(row.label, positive):
             truth = 1.0
-        elif any(same(row.label, one) for one in classes):
+        elif any(same_class(row.label, one) for one in classes):
             truth = 0.0
         if truth is not None and score is not None:
             correct = (score >= 0.5) == (truth > 0.5)
@@ -188,8 +188,8 @@ def judge_row(reader: Reader, row: calls.LabelledCall) -> Labelled:
         value = row.call.prediction if score is None else score
         score = float(value) if isinstance(value, int | float) else None
         truth = float(row.label) if isinstance(row.label, int | float) else None
-    elif any(same(row.label, one) for one in classes):
-        correct = same(row.label, row.call.prediction)
+    elif any(same_class(row.label, one) for one in classes):
+        correct = same_class(row.label, row.call.prediction)
     return Labelled(
         prediction_id=row.call.prediction_id,
         at=row.call.at,
@@ -200,11 +200,6 @@ def judge_row(reader: Reader, row: calls.LabelledCall) -> Labelled:
         truth=truth,
         correct=correct,
     )
-
-
-def same(label: object, other: object) -> bool:
-    """Say whether two class labels mean the same: JSON, files and frames write one label in several ways."""
-    return label == other or (label is not None and category_of(label) == category_of(other))
 
 
 def _terms(reader: Reader, version_id: str) -> tuple[str, Sequence[object], object]:

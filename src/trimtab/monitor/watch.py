@@ -60,6 +60,7 @@ class Ticked(Struct, frozen=True, kw_only=True):
     Attributes:
         rows: answered rows read.
         labels: newly labelled answers read.
+        alarms: those that were raised, and open ones that were found to stand still.
     """
 
     rows: int = 0
@@ -214,7 +215,7 @@ class Monitors:
 
 
 def restart(tx: Tx, watched: Iterable[Active], at: datetime) -> None:
-    """Let watches start anew, as after a retraining was decided.
+    """Let watches start anew, as the one whose alarm a retraining has answered.
 
     Args:
         tx: the transaction that holds the decision.
@@ -253,7 +254,20 @@ def _advance(
 
 
 def _record(tx: Tx, one: Active, verdict: Verdict, now: datetime) -> Alarm:
+    """Raise an alarm, or say of the one that this watch has open about this champion that it stands still."""
     kept = facts.add_verdict(tx, msgspec.structs.replace(verdict, subject=one.watch.endpoint.id))
+    for alarm in live.list_alarms(tx, one.watch.endpoint.id):
+        same = (alarm.data.get("watch"), alarm.data.get("version_id")) == (one.watch.key, one.version.id)
+        if same and alarm.resolved_at is None:
+            repeats = int(alarm.data.get("repeats", 0)) + 1
+            latest = {
+                "at": now.isoformat(),
+                "verdict": kept.id,
+                "reason": verdict.reason,
+                "evidence": verdict.evidence,
+            }
+            known = {**alarm.data, "repeats": repeats, "latest": latest}
+            return live.update_alarm(tx, msgspec.structs.replace(alarm, data=known))
     data = {
         "signal": one.watch.check.kind,
         "endpoint": one.watch.endpoint.name,

@@ -148,8 +148,13 @@ def _automations(reader: Reader, manifest: Manifest, overrides: Data) -> list[Li
         ident, have = f"automation:{declared.name}", known.pop(declared.name, None)
         if have is None:
             stages.append(LiveStage(id=ident, action="create", reason="it is declared and not there"))
-        elif have.spec != automation_spec(declared) or have.enabled != _enabled(declared.name, overrides):
+        elif {**have.spec, "manifest": ""} != automation_spec(declared) or have.enabled != _enabled(
+            declared.name, overrides
+        ):
             stages.append(LiveStage(id=ident, action="update", reason="its declaration has changed"))
+        elif have.spec.get("manifest") != manifest.digest:
+            text = "the project's code has changed; it goes on with what was applied before"
+            stages.append(LiveStage(id=ident, action="update", reason=text))
         else:
             stages.append(LiveStage(id=ident, action="keep", reason="it is as declared"))
     for name, left in known.items():
@@ -158,9 +163,15 @@ def _automations(reader: Reader, manifest: Manifest, overrides: Data) -> list[Li
     return stages
 
 
-def automation_spec(declared: AutomationDeclaration) -> Data:
-    """Return an automation as the ledger keeps it."""
+def automation_spec(declared: AutomationDeclaration, manifest: str = "") -> Data:
+    """Return an automation as the ledger keeps it.
+
+    Args:
+        declared: the declaration.
+        manifest: the digest of the code that it runs: what was applied, whatever stands in the folder later.
+    """
     return {
+        "manifest": manifest,
         "when": {"check": as_data(declared.when.check), "status": declared.when.status},
         "actions": [{"do": action.do, "target": action.target} for action in declared.actions],
         **declared.spec,
@@ -215,7 +226,8 @@ def apply_live(
             roll_out(store, name, stage.version, override=override, why="apply")
             started.append(name)
         else:
-            store.ledger.write(partial(_put_automation, rules.get(name), name, given, now), what=f"apply {name}")
+            rule = partial(_put_automation, rules.get(name), name, manifest.digest, given, now)
+            store.ledger.write(rule, what=f"apply {name}")
     publish(store)
     done = _settle(store, [one.name for one in manifest.endpoints], started, wait)
     return {"stages": [_plain(stage) for stage in stages], **done}
@@ -243,13 +255,15 @@ def _remove(name: str, now: datetime, tx: Tx) -> None:
             live.set_desired(tx, deployment.id, "down")
 
 
-def _put_automation(declared: AutomationDeclaration | None, name: str, overrides: Data, now: datetime, tx: Tx) -> None:
+def _put_automation(
+    declared: AutomationDeclaration | None, name: str, manifest: str, overrides: Data, now: datetime, tx: Tx
+) -> None:
     if declared is None:
         spec = next(one.spec for one in live.list_automations(tx) if one.name == name)
         live.put_automation(tx, name=name, spec=spec, enabled=False, at=now)
         return
     enabled = _enabled(name, overrides)
-    live.put_automation(tx, name=name, spec=automation_spec(declared), enabled=enabled, at=now)
+    live.put_automation(tx, name=name, spec=automation_spec(declared, manifest), enabled=enabled, at=now)
 
 
 def roll_out(store: Store, endpoint_name: str, version_ref: str, *, override: str = "", why: str = "by hand") -> str:

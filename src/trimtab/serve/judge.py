@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trimtab.check.harm import Budget, HarmProcess, null_mean
-from trimtab.check.histogram import category_of
+from trimtab.check.histogram import same_class
 from trimtab.check.risk import RiskRatioProcess, combine, harm, non_inferiority
 from trimtab.core.clock import parse_duration, parse_time, to_micros
 from trimtab.core.declare import checks_from
@@ -252,13 +252,12 @@ def is_wrong(check: Check, call: CallRow, label: Any, meta: Mapping[str, Any]) -
         label: the truth.
         meta: of the model version that answered.
     """
-    truth, classes = category_of(label), [category_of(one) for one in meta.get("classes") or ()]
-    if truth not in classes:
+    if not any(same_class(label, one) for one in meta.get("classes") or ()):
         return None
     if meta.get("task") == "binary" and call.score is not None:
         said = bool(call.score >= check.params["threshold"])
-        return said != (truth == category_of(meta.get("positive")))
-    return truth != category_of(call.prediction)
+        return said != same_class(label, meta.get("positive"))
+    return not same_class(label, call.prediction)
 
 
 def start_watch(reader: Reader, rollout: RolloutRow, state: Evidence) -> Evidence:

@@ -8,13 +8,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import msgspec
+
+from trimtab.check.histogram import same_class
 from trimtab.core.clock import parse_time, to_micros
 from trimtab.core.errors import BadInput, NotFound, WrongUse
 from trimtab.core.nouns import Data
 from trimtab.serve.collect import collect
 from trimtab.serve.frames import VERSION, LabelFrame, encode, labels_folder
 from trimtab.serve.judge import observe_labels
-from trimtab.store import live
+from trimtab.store import facts, live
 from trimtab.store.calls import CallRow, LabelRow, find_calls, record_labels
 from trimtab.store.intake import Durable
 from trimtab.store.ledger import Tx
@@ -39,12 +42,14 @@ def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -
         before; and how many of the accepted changed an earlier one, which is kept beside it.
 
     Raises:
-        BadInput: an item has another form; its path is in ``where``.
+        BadInput: an item has another form, or the version that answered knows no such label; its path is in
+            ``where``.
         NotFound: there is no such endpoint, or it made no such prediction; the id is named.
     """
     endpoint = live.need_endpoint(store.ledger, endpoint_name)
     rows = [_row(item, index, endpoint.id, now) for index, item in enumerate(_listed(items))]
     known = _predictions(store, endpoint.id, rows)
+    metas: dict[str, Data] = {}
     for index, row in enumerate(rows):
         if row.prediction_id not in known:
             raise NotFound(
@@ -52,6 +57,10 @@ def accept_labels(store: Store, endpoint_name: str, items: Any, now: datetime) -
                 where=f"labels[{index}].prediction_id",
                 fix="send ids from prediction_ids of an answer; nothing of this batch was kept",
             )
+        version = known[row.prediction_id].version_id
+        if version not in metas:
+            metas[version] = facts.get_version(store.ledger, version).meta
+        _check_meaning(metas[version], row.label, f"labels[{index}].label")
     log = Durable(labels_folder(store.home.intake))
     try:
         log.append_all([_frame(row) for row in rows])
@@ -68,6 +77,23 @@ def _predictions(store: Store, endpoint_id: str, rows: Sequence[LabelRow]) -> di
         collect(store)
         found = find_calls(store.ledger, wanted)
     return {name: call for (_, name), call in found.items() if call.status < 400}
+
+
+def _check_meaning(meta: Data, label: Any, where: str) -> None:
+    """Refuse a label that could be no truth about the answer: it would be kept and count nowhere.
+
+    A class of several that the version never saw is a truth all the same, where it is written as the others are.
+    """
+    task, classes = meta.get("task"), list(meta.get("classes") or ())
+    number = isinstance(label, int | float) and not isinstance(label, bool)
+    if task == "regression" and not number:
+        raise BadInput(f"{label!r} is no number, and the model predicts numbers", where=where, fix="such as 12.5")
+    if task not in ("binary", "multiclass") or any(same_class(label, one) for one in classes):
+        return
+    if task == "binary" or not any(isinstance(one, str) == isinstance(label, str) for one in classes):
+        shown = ", ".join(msgspec.json.encode(one).decode() for one in classes[:10])
+        more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+        raise BadInput(f"{label!r} is none of the model's classes", where=where, fix=f"send one of {shown}{more}")
 
 
 def _keep(endpoint_id: str, rows: Sequence[LabelRow], known: Mapping[str, CallRow], tx: Tx) -> Data:

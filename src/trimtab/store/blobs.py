@@ -155,7 +155,8 @@ class LocalBlobs:
 
     def has(self, digest: str) -> bool:
         """Say whether the bytes of a digest are here."""
-        return self._place(digest).exists()
+        # A plan asks this of every step: paths as text take a fourth of the time.
+        return os.path.exists(f"{self._root}/{key_of(digest)}")  # noqa: PTH110
 
     def _place(self, digest: str) -> Path:
         return self._root / key_of(digest)

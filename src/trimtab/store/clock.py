@@ -29,9 +29,15 @@ def put_clock(tx: Tx, mode: Mode, at: datetime) -> None:
     """Choose the clock, or move a simulated one forward.
 
     Raises:
-        WrongUse: simulated time would go back, or has begun and should become real.
+        WrongUse: simulated time would go back, has begun and should become real, or would begin where real calls
+            have been answered.
     """
     have = read_clock(tx)
+    if mode == "simulated" and (have is None or have[0] == "real") and _has_calls(tx):
+        raise WrongUse(
+            "this store has answered calls in real time, and simulated time never ends",
+            fix="choose it for a new store: --dir NEW, or `clock: {simulated: TIME}` in a new project's trimtab.yaml",
+        )
     if have is not None and have[0] == "simulated":
         if mode != "simulated":
             raise WrongUse("this store lives on simulated time", fix="use another store for real time")
@@ -45,3 +51,8 @@ def put_clock(tx: Tx, mode: Mode, at: datetime) -> None:
         (tx.workspace, tx.environment, mode, to_micros(at)),
     )
     tx.note("clock", mode=mode, at=to_micros(at))
+
+
+def _has_calls(reader: Reader) -> bool:
+    sql = "SELECT 1 FROM call WHERE workspace=? AND environment=? LIMIT 1"
+    return bool(reader.query(sql, (reader.workspace, reader.environment)))

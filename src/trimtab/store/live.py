@@ -419,6 +419,18 @@ def list_alarms(reader: Reader, endpoint_id: str = "") -> list[Alarm]:
     ]  # fmt: skip
 
 
+def update_alarm(tx: Tx, alarm: Alarm) -> Alarm:
+    """Replace what an alarm says; when it was raised and by which check stays.
+
+    Raises:
+        NotFound: there is no such alarm.
+    """
+    if not tx.execute("UPDATE alarm SET data=? WHERE id=? RETURNING 1", (pack(alarm.data), alarm.id)):
+        raise NotFound(f"there is no alarm {alarm.id}", where=alarm.id)
+    tx.note(alarm.id, alarm=alarm.check, repeats=alarm.data.get("repeats", 0))
+    return alarm
+
+
 def resolve_alarm(tx: Tx, alarm_id: str, at: datetime) -> None:
     """Say when an alarm was over; the first time stands.
 

@@ -68,7 +68,8 @@ class Store:
         """Choose the clock, or move a simulated one forward.
 
         Raises:
-            WrongUse: simulated time would go back, or has begun and should become real.
+            WrongUse: simulated time would go back, has begun and should become real, or would begin where real
+                calls have been answered.
         """
         self.ledger.write(lambda tx: put_clock(tx, mode, at), what="clock")
 
