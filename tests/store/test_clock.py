@@ -41,7 +41,7 @@ def test_simulated_time_does_not_begin_where_real_calls_were_answered(ledger: Le
     with pytest.raises(WrongUse, match="answered calls in real time") as caught:
         write(ledger, put_clock, "simulated", START)
     assert "--dir NEW" in caught.value.fix and read_clock(ledger) is None
-    with Ledger.open(ledger.path, environment="prod") as prod:
+    with Ledger.open(ledger.where, environment="prod") as prod:
         write(prod, put_clock, "simulated", START)
 
 

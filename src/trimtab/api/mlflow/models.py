@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.artifacts import Artifacts
