@@ -21,13 +21,22 @@ from trimtab.store import facts, live
 from trimtab.store.blobs import open_blobs
 from trimtab.store.store import Store, open_store
 
+QUICK = {"max_retries": "0", "retry_timeout": "1s"}
+
+
+@pytest.fixture(params=["s3", "azure"])
+def objects(request: pytest.FixtureRequest) -> ObjectServer:
+    """Return each of the servers."""
+    found: ObjectServer = request.getfixturevalue(request.param)
+    return found
+
 
 @pytest.fixture
-def store(tmp_path: Path, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(tmp_path: Path, objects: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Return a store whose blobs lie in an object store."""
-    monkeypatch.setenv("TEST_FETCH_KEY", s3.secret)
-    options = {**s3.options, "aws_secret_access_key": "${TEST_FETCH_KEY}", "max_retries": "0", "retry_timeout": "1s"}
-    with open_store(tmp_path / "store", artifacts=s3.new_root(), options=options) as opened:
+    monkeypatch.setenv("TEST_FETCH_KEY", objects.secret)
+    options = {key: "${TEST_FETCH_KEY}" if value == objects.secret else value for key, value in objects.options.items()}
+    with open_store(tmp_path / "store", artifacts=objects.new_root(), options={**options, **QUICK}) as opened:
         yield opened
 
 
@@ -65,13 +74,13 @@ def test_files_come_in_the_background(store: Store) -> None:
 
 
 def test_a_store_that_does_not_answer_is_asked_again(
-    store: Store, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    store: Store, objects: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, and tried again after a pause; what is lost is told as lost."""
     deployment, under_way = _deployment(store), Fetching(store)
     monkeypatch.setattr(fetching, "PAUSE_S", 0.2)
     blobs = store.blobs
-    nowhere = {**s3.options, "aws_endpoint_url": "http://127.0.0.1:1", "max_retries": "0", "retry_timeout": "1s"}
+    nowhere = {key: value.replace(f":{objects.port}", ":1") for key, value in objects.options.items()} | QUICK
     store.blobs = open_blobs(f"{store.roots.at}/blobs", nowhere, cache=store.home.cache / "objects")
     with pytest.raises(Unavailable, match="does not answer"):
         _wait(under_way, deployment)

@@ -35,48 +35,66 @@ def _predict(server: Server) -> str:
     return str(answer.json()["prediction_ids"][0])
 
 
-@pytest.mark.parametrize("name", ["s3", "azure"])
-def test_two_machines_share_a_ledger_and_an_object_store(
-    name: str,
-    request: pytest.FixtureRequest,
+def _machines(quickstart: Shell, objects: ObjectServer, root: str, postgres: Postgres) -> tuple[Shell, Shell]:
+    """Return two machines, which are two folders: the same project, another store."""
+    quickstart.write("trimtab.yaml", _project(quickstart.folder, objects, root, postgres.new_ledger()))
+    second = Shell(quickstart.folder.parent / "second")
+    shutil.copytree(quickstart.folder, second.folder)
+    return quickstart, second
+
+
+def _check_nothing_kept(shell: Shell, secret: str) -> None:
+    kept = shell.folder / ".trimtab"
+    assert not any((kept / "blobs").iterdir()) and not any((kept / "tables").iterdir())
+    for path in shell.folder.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+def test_two_machines_share_a_ledger_and_s3(
+    s3: ObjectServer,
     postgres: Postgres,
     quickstart: Shell,
     serve: Callable[..., Server],
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
 ) -> None:
-    """What one machine made, another one reuses, serves, asks with SQL, traces and makes again, with no secret kept."""
-    objects: ObjectServer = request.getfixturevalue(name)
-    root = objects.new_root()
-    monkeypatch.setenv(_VARIABLE, objects.secret)
-    quickstart.write("trimtab.yaml", _project(quickstart.folder, objects, root, postgres.new_ledger()))
-    second = Shell(tmp_path / "second")
-    shutil.copytree(quickstart.folder, second.folder)
-
-    assert {stage["state"] for stage in quickstart.json("run")["stages"]} == {"done"}
+    """What one machine made another one reuses, serves, asks with SQL and traces, and the key is kept nowhere."""
+    monkeypatch.setenv(_VARIABLE, s3.secret)
+    first, second = _machines(quickstart, s3, s3.new_root(), postgres)
+    assert {stage["state"] for stage in first.json("run")["stages"]} == {"done"}
     assert {stage["state"] for stage in second.json("run")["stages"]} == {"reused"}
-    counts = second.json("sql", "select count(*) as n from readings")
-    assert counts["rows"][0][0] == 1193
     server = serve(second.folder)
     second("apply")
     prediction = _predict(server)
     calls = second.json("sql", "select prediction_id from failure_api.calls")
     assert calls["rows"] == [[prediction]]
     server.stop()
-    traced = quickstart.json("lineage", prediction)
+    traced = first.json("lineage", prediction)
     assert {"model", "table", "source"} <= {item["kind"] for item in traced["upstream"]}
-    before = _tables(objects, root)
-    told = quickstart.json("reproduce", "readings:1")
-    assert told["identical"] and _tables(objects, root) == before > 2
+    for shell in (first, second):
+        _check_nothing_kept(shell, s3.secret)
 
-    for folder in (quickstart.folder, second.folder):
-        kept = folder / ".trimtab"
-        assert not any((kept / "blobs").iterdir()) and not any((kept / "tables").iterdir())
-        for path in folder.rglob("*"):
-            assert not path.is_file() or objects.secret.encode() not in path.read_bytes(), path
+
+def test_two_machines_share_a_ledger_and_azure(
+    azure: ObjectServer, postgres: Postgres, quickstart: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables that one machine made another one reuses, asks with SQL and makes again; without the key nobody does."""
+    monkeypatch.setenv(_VARIABLE, azure.secret)
+    workload = (quickstart.folder / "workload.py").read_text()
+    quickstart.write("workload.py", workload.partition("@tt.model")[0])
+    root = azure.new_root()
+    first, second = _machines(quickstart, azure, root, postgres)
+    assert {stage["state"] for stage in first.json("run")["stages"]} == {"done"}
+    assert {stage["state"] for stage in second.json("run")["stages"]} == {"reused"}
+    counts = second.json("sql", "select count(*) as n from readings")
+    assert counts["rows"][0][0] == 1193
+    before = _tables(azure, root)
+    told = second.json("reproduce", "readings:1")
+    assert told["identical"] and _tables(azure, root) == before > 2
+    for shell in (first, second):
+        _check_nothing_kept(shell, azure.secret)
     monkeypatch.delenv(_VARIABLE)
-    refused = quickstart("sql", "select count(*) from readings", expect=2)
-    assert f"{_VARIABLE} is not set" in refused.err and objects.secret not in refused.err
+    refused = second("sql", "select count(*) from readings", expect=2)
+    assert f"{_VARIABLE} is not set" in refused.err and azure.secret not in refused.err
 
 
 def _tables(objects: ObjectServer, root: str) -> int:
