@@ -50,7 +50,7 @@ build: venv
 	$(BIN)/uv build --quiet --wheel --out-dir build/dist --python $(BIN)/python
 
 lock:
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra train --extra pandas --group dev --universal \
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra train --extra pandas --extra postgres --extra objects --group dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/dev.txt
 
 clean:

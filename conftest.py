@@ -12,15 +12,17 @@ from tests.servers import Postgres, binaries
 
 from trimtab.core.optional import have
 
+_RIGHTS = ("needs root", "cannot be mounted")
+
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, None]:
-    """Let nothing be skipped where ``.ci/run`` has installed everything, except what only root may do."""
+    """Let nothing be skipped where ``.ci/run`` has installed everything, except for want of rights."""
     outcome = yield
     report = outcome.get_result()
     if os.environ.get("TRIMTAB_SKIP_NOTHING") and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        if "needs root" not in reason:
+        if not any(words in reason for words in _RIGHTS):
             report.outcome = "failed"
             report.longrepr = f"skipped, where nothing should be: {reason}"
 
