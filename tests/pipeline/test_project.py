@@ -117,3 +117,33 @@ def test_unknown_environment(tmp_path: Path) -> None:
     project.check_environment("dev")
     with pytest.raises(NotFound, match="did you mean 'prod'"):
         project.check_environment("prd")
+
+
+def test_artifacts_are_a_place_and_its_options(tmp_path: Path) -> None:
+    """A folder counts from the project; a URL stays; options are texts, and name the variables of secrets."""
+    head = "project: p\nmodules: m\n"
+    project = _load(tmp_path, head)
+    assert (project.artifacts, project.options) == ("", {})
+    assert _load(tmp_path, head + "artifacts: kept/here\n").artifacts == str(project.root / "kept/here")
+    assert _load(tmp_path, head + "artifacts: s3://bucket/p\n").artifacts == "s3://bucket/p"
+    text = "artifacts:\n  at: az://c/p\n  options: {allow_http: true, max_retries: 3, AZURE_STORAGE_SAS_KEY: '${A}'}\n"
+    project = _load(tmp_path, head + text)
+    assert project.artifacts == "az://c/p"
+    assert project.options == {"allow_http": "true", "max_retries": "3", "azure_storage_sas_key": "${A}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line"),
+    [
+        ("artifacts: [x]", "artifacts is text", 3),
+        ("artifacts: {options: {}}", "artifacts.at is a URL or a folder", 3),
+        ("artifacts: {at: 's3://b', optoins: {}}", "did you mean 'options'", 3),
+        ("artifacts:\n  at: s3://b\n  options: {aws_secret_access_key: hidden}", "holds a secret", 5),
+        ("artifacts:\n  at: s3://b\n  options: {aws_region: [hidden]}", "aws_region is text", 5),
+    ],
+)
+def test_wrong_artifacts_are_told_by_their_line(tmp_path: Path, text: str, message: str, line: int) -> None:
+    """What is wrong is told with its line, and a secret is not."""
+    error = _wrong(tmp_path, f"project: p\nmodules: m\n{text}\n")
+    assert message in str(error) and f"trimtab.yaml:{line}" in str(error)
+    assert "hidden" not in str(error)

@@ -177,6 +177,16 @@ def test_a_secret_in_an_option_is_refused_and_not_told(key: str, value: str) -> 
     assert value not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["s3://key:hidden@bucket/p", "az://container/p?sig=hidden", "s3://bucket/p#hidden"])
+def test_a_secret_in_a_url_is_refused_and_not_told(tmp_path: Path, url: str) -> None:
+    """A URL is printed and remembered, so it holds no credentials; also where another place is known."""
+    for _ in range(2):
+        with pytest.raises(WrongUse, match="and nothing else") as caught:
+            open_store(tmp_path, artifacts=url)
+        assert "hidden" not in str(caught.value)
+        open_store(tmp_path, artifacts=tmp_path / "kept").close()
+
+
 def test_options_say_what_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regions, ids, endpoints and names of files are written as they are; variables are read when they are needed."""
     plain = {

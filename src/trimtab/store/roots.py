@@ -75,7 +75,7 @@ def choose(home: Home, wanted: str | Path, options: Mapping[str, str]) -> tuple[
 
     Raises:
         Conflict: they lie elsewhere already; nothing is ever moved.
-        WrongUse: an option holds a secret instead of the name of its variable.
+        WrongUse: the URL or an option holds a secret; it is not told.
     """
     known = _remembered(home)
     if not wanted:
@@ -172,6 +172,12 @@ def _tells(value: str) -> bool:
 
 def _normal(wanted: str | Path, home: Home) -> str:
     if isinstance(wanted, str) and "://" in wanted:
+        if re.search(r"//[^/]*:[^/]*@|[?#]", wanted):
+            raise WrongUse(
+                "the URL of an object store names a place and nothing else",
+                where="artifacts",
+                fix="give keys and signatures in the environment, or as options that name its variables",
+            )
         return wanted.rstrip("/")
     path = Path(wanted).resolve()
     return "" if path == home.root else str(path)

@@ -337,3 +337,12 @@ class TablesConformance:
         assert tables.arrow(first).to_pydict() == {"x": [1]}
         assert tables.arrow(second).to_pydict() == {"x": [2]}
         assert tables.sweep(new_id("ast"), 2.0**40) == 0
+
+    def test_a_removed_table_is_missed(self, tables: Tables, ident: str) -> None:
+        """A version is there while its table is; removing a table again changes nothing, and others stay."""
+        other = new_id("ast")
+        here, there = (self.put(tables, one, table(x=[1])) for one in (ident, other))
+        assert tables.missing(here) == tables.missing(there) == ""
+        for _ in range(2):
+            tables.remove(ident)
+        assert ident in tables.missing(here) and tables.missing(there) == "" and tables.latest(ident) is None
