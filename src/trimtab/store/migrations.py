@@ -205,7 +205,17 @@ CREATE INDEX assessment_name ON assessment (trace, kind, name);
 CREATE INDEX assessment_session ON assessment (session, kind);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES)
+# The data that runs read, as clients describe it: each digest of a dataset is a version of it.
+_DATASETS = f"""
+CREATE TABLE dataset (version_id TEXT PRIMARY KEY REFERENCES version (id), {_SCOPE}, experiment INTEGER NOT NULL,
+  name TEXT NOT NULL, digest TEXT NOT NULL, source_type TEXT NOT NULL, source TEXT NOT NULL, schema TEXT, profile TEXT,
+  UNIQUE (workspace, experiment, name, digest)) STRICT;
+CREATE TABLE run_dataset (run_id TEXT NOT NULL REFERENCES run (id), version_id TEXT NOT NULL REFERENCES version (id), {_SCOPE},
+  context TEXT, tags TEXT NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (run_id, version_id)) STRICT;
+CREATE INDEX run_dataset_version ON run_dataset (version_id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES, _DATASETS)
 
 ALTERED: dict[int, str] = {
     4: f"""
