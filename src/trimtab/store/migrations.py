@@ -213,6 +213,8 @@ CREATE TABLE dataset (version_id TEXT PRIMARY KEY REFERENCES version (id), {_SCO
 CREATE TABLE run_dataset (run_id TEXT NOT NULL REFERENCES run (id), version_id TEXT NOT NULL REFERENCES version (id), {_SCOPE},
   context TEXT, tags TEXT NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (run_id, version_id)) STRICT;
 CREATE INDEX run_dataset_version ON run_dataset (version_id);
+CREATE TABLE run_model (run_id TEXT NOT NULL REFERENCES run (id), model_id TEXT NOT NULL, {_SCOPE}, role TEXT NOT NULL,
+  step INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (run_id, role, model_id)) STRICT, WITHOUT ROWID;
 """
 
 MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES, _DATASETS)

@@ -11,6 +11,7 @@ from trimtab.core.digest import digest
 from trimtab.core.errors import NotFound
 from trimtab.core.ids import new_hex
 from trimtab.core.metric import join_value, split_value
+from trimtab.store.facts import add_made, add_used
 from trimtab.store.ledger import Reader, Tx
 from trimtab.store.packing import pack
 from trimtab.store.points import Point
@@ -63,7 +64,7 @@ def version_of(model_id: str) -> str:
     return f"ver_{model_id.removeprefix('m-')}"
 
 
-_COLUMNS = "model_id, experiment, name, run_id, status, type, stage, root, created_ms, updated_ms"
+COLUMNS = "model_id, experiment, name, run_id, status, type, stage, root, created_ms, updated_ms"
 
 
 def create_model(
@@ -110,7 +111,7 @@ def create_model(
         )
     root = f"{home.root.rstrip('/')}/models/{model_id}/artifacts"
     tx.execute(
-        f"INSERT INTO logged_model(version_id, workspace, environment, {_COLUMNS})"
+        f"INSERT INTO logged_model(version_id, workspace, environment, {COLUMNS})"
         " VALUES (?,?,?,?,?,?,?,'LOGGED_MODEL_PENDING',?,'active',?,?,?)",
         (version_id, *scope, model_id, experiment, name, run_id, type, root, now_ms, now_ms),
     )
@@ -140,7 +141,7 @@ def get_model(reader: Reader, model_id: str, *, deleted: bool = False) -> Logged
     Raises:
         NotFound: there is none, or it is deleted and such are not wanted.
     """
-    sql = f"SELECT {_COLUMNS} FROM logged_model WHERE model_id=? AND workspace=?"
+    sql = f"SELECT {COLUMNS} FROM logged_model WHERE model_id=? AND workspace=?"
     rows = reader.query(sql, (model_id, reader.workspace))
     if not rows or (rows[0][6] != "active" and not deleted):
         raise NotFound(f"Logged model with ID '{model_id}' not found.", where="model_id")
@@ -239,18 +240,33 @@ def use_models(tx: Tx, run_id: str, model_ids: Sequence[str]) -> None:
     ledger_run = need_run(tx, run_id)
     for model_id in model_ids:
         known = get_model(tx, model_id)
-        tx.execute(
-            "INSERT OR IGNORE INTO used(run_id, version_id, workspace, environment, role) VALUES (?,?,?,?,'model')",
-            (ledger_run, known.version_id, tx.workspace, tx.environment),
-        )
+        add_used(tx, ledger_run, [(known.version_id, "model")])
+        _add_role(tx, ledger_run, model_id, "input", 0)
 
 
-def make_models(tx: Tx, run_id: str, model_ids: Sequence[str]) -> None:
-    """Record that a run made models; errors as in ``use_models``."""
+def make_models(tx: Tx, run_id: str, made: Sequence[tuple[str, int]]) -> None:
+    """Record that a run made models, each with the step at which it did; errors as in ``use_models``."""
     ledger_run = need_run(tx, run_id)
-    for model_id in model_ids:
+    for model_id, step in made:
         known = get_model(tx, model_id)
-        tx.execute(
-            "INSERT OR IGNORE INTO made(run_id, version_id, workspace, environment) VALUES (?,?,?,?)",
-            (ledger_run, known.version_id, tx.workspace, tx.environment),
-        )
+        add_made(tx, ledger_run, [known.version_id])
+        _add_role(tx, ledger_run, model_id, "output", step)
+
+
+def _add_role(tx: Tx, run_id: str, model_id: str, role: str, step: int) -> None:
+    tx.execute(
+        "INSERT OR IGNORE INTO run_model(run_id, model_id, workspace, environment, role, step, place)"
+        " SELECT ?,?,?,?,?,?, count(*) FROM run_model WHERE run_id=?",
+        (run_id, model_id, tx.workspace, tx.environment, role, step, run_id),
+    )
+
+
+def roles_of(reader: Reader, run_ids: Sequence[str]) -> dict[str, list[tuple[str, str, int]]]:
+    """Return, by the ledger's id of a run, the models that it used and made: role, model's id and step."""
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for part in parts(run_ids):
+        marks = ",".join("?" * len(part))
+        sql = f"SELECT run_id, role, model_id, step FROM run_model WHERE run_id IN ({marks}) ORDER BY run_id, place"
+        for run_id, *role in reader.query(sql, part):
+            found.setdefault(run_id, []).append((role[0], role[1], role[2]))
+    return found

@@ -7,7 +7,7 @@ knows of it. Times are milliseconds since 1970, exactly as they were sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from trimtab.store.ledger import Reader, Tx
 from trimtab.store.packing import pack
 from trimtab.store.points import Point, add_points
 
+T = TypeVar("T")
 Stage = Literal["active", "deleted"]
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 KIND = "tracked"
@@ -74,7 +75,8 @@ class TrackedRun(Struct, frozen=True, kw_only=True):
     metrics: dict[str, Point]
 
 
-_EXPERIMENT = "SELECT id, number, name, stage, root, created_ms, updated_ms FROM experiment"
+EXPERIMENT_COLUMNS = "id, number, name, stage, root, created_ms, updated_ms"
+_EXPERIMENT = f"SELECT {EXPERIMENT_COLUMNS} FROM experiment"
 
 
 def create_experiment(tx: Tx, name: str, *, root: str, tags: Mapping[str, str], now_ms: int, number: int = -1) -> int:
@@ -132,7 +134,7 @@ def find_experiment(reader: Reader, name: str) -> Experiment | None:
 
 
 def experiments_of(reader: Reader, rows: Sequence[tuple[Any, ...]]) -> list[Experiment]:
-    """Return experiments from rows of ``id, number, name, stage, root, created_ms, updated_ms``."""
+    """Return experiments from rows that begin with ``EXPERIMENT_COLUMNS``."""
     tags = tags_of(reader, [row[0] for row in rows])
     return [
         Experiment(
@@ -213,12 +215,13 @@ def _named(reader: Reader, select: str, subjects: Sequence[str]) -> dict[str, di
     return found
 
 
-def parts(items: Sequence[str], size: int = 500) -> list[Sequence[str]]:
+def parts(items: Sequence[T], size: int = 500) -> list[Sequence[T]]:
     """Return ``items`` in parts that a statement takes as parameters."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-_RUN = "SELECT run_id, experiment, name, status, stage, start_ms, end_ms, user_id, root FROM tracked"
+RUN_COLUMNS = "run_id, experiment, name, status, stage, start_ms, end_ms, user_id, root"
+_RUN = f"SELECT {RUN_COLUMNS} FROM tracked"
 
 
 def create_run(
@@ -313,7 +316,7 @@ def need_run(reader: Reader, ident: str, *, active: bool = True) -> str:
 
 
 def runs_of(reader: Reader, rows: Sequence[tuple[Any, ...]]) -> list[TrackedRun]:
-    """Return runs from rows of ``run_id, experiment, name, status, stage, start_ms, end_ms, user_id, root``."""
+    """Return runs from rows that begin with ``RUN_COLUMNS``."""
     ids = [row[0] for row in rows]
     params, tags, metrics = params_of(reader, ids), tags_of(reader, ids), latest_of(reader, ids)
     return [
@@ -425,31 +428,6 @@ def put_params(tx: Tx, subject: str, params: Mapping[str, str], told: str) -> No
         "INSERT INTO param(subject, workspace, environment, name, value) VALUES (?,?,?,?,?)",
         [(subject, tx.workspace, tx.environment, name, value) for name, value in params.items() if name not in known],
     )
-
-
-def history(
-    reader: Reader, ident: str, name: str, *, after: tuple[int, int, float, str] | None = None, limit: int
-) -> list[Point]:
-    """Return the points of a run's metric by time, step and value.
-
-    Args:
-        reader: the ledger.
-        ident: the run.
-        name: the metric.
-        after: the time, step, value and kind of the last point of the page before.
-        limit: how many at most.
-
-    Raises:
-        NotFound: there is no such run.
-    """
-    run_id = need_run(reader, ident, active=False)
-    sql = "SELECT value, kind, step, at FROM metric WHERE run_id=? AND name=?"
-    params: list[Any] = [run_id, name]
-    if after is not None:
-        sql += " AND (at, step, value, kind) > (?,?,?,?)"
-        params += after
-    rows = reader.query(f"{sql} ORDER BY at, step, value, kind LIMIT ?", [*params, limit])
-    return [Point.joined(name, value, kind, step, at) for value, kind, step, at in rows]
 
 
 def as_data(run: TrackedRun) -> Data:

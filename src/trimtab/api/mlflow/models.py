@@ -7,7 +7,9 @@ from typing import Any, get_args
 
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.artifacts import Artifacts
-from trimtab.api.mlflow.tracking import experiment_number, now_ms, pairs, params_from, point_data, tags_from
+from trimtab.api.mlflow.entities import pairs, point_data
+from trimtab.api.mlflow.items import params_from, tags_from
+from trimtab.api.mlflow.tracking import experiment_number, now_ms
 from trimtab.api.mlflow.wire import LIST, NEEDED, TEXT, MlflowError, Spec
 from trimtab.core.nouns import Data
 from trimtab.store import models, tracking
@@ -113,18 +115,6 @@ class Models:
         below = self._kept.below(known.root, checked_path(folder) if folder else "")
         return {"root_uri": known.root, "files": below}
 
-    def log_inputs(self, given: Data) -> Data:
-        """Record the models that a run used."""
-        used = [str(item.get("model_id", "")) for item in given.get("models") or []]
-        self._ledger.write(lambda tx: models.use_models(tx, given["run_id"], used), what="log inputs")
-        return {}
-
-    def log_outputs(self, given: Data) -> Data:
-        """Record the models that a run made."""
-        made = [str(item.get("model_id", "")) for item in given.get("models") or []]
-        self._ledger.write(lambda tx: models.make_models(tx, given["run_id"], made), what="log outputs")
-        return {}
-
 
 def metric_data(model_id: str, one: ModelMetric) -> Data:
     """Return a model's metric as an answer has it."""
@@ -182,7 +172,5 @@ OPERATIONS: tuple[Operation, ...] = (
     ("DELETE", f"{_AT}/tags/{{tag_key:str}}", _MODEL, Models.delete_tag),
     ("POST", f"{_AT}/params", {"params": LIST}, Models.log_params),
     ("GET", f"{_AT}/artifacts/directories", {"artifact_directory_path": TEXT, "page_token": TEXT}, Models.artifacts),
-    ("POST", "runs/log-inputs", {"run_id": NEEDED, "datasets": LIST, "models": LIST}, Models.log_inputs),
-    ("POST", "runs/outputs", {"run_id": NEEDED, "models": LIST}, Models.log_outputs),
 )
 """Method, path below ``/api/2.0/mlflow/``, the request's fields, and what answers it."""

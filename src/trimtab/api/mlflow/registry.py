@@ -9,7 +9,8 @@ from typing import Any, get_args
 from urllib.parse import unquote, unquote_plus, urlsplit
 
 from trimtab.api.mlflow import limits
-from trimtab.api.mlflow.tracking import now_ms, pairs
+from trimtab.api.mlflow.entities import pairs
+from trimtab.api.mlflow.tracking import now_ms
 from trimtab.api.mlflow.wire import LIST, NEEDED, TEXT, TEXTS, WHOLE, Field, MlflowError, Spec, invalid
 from trimtab.core.nouns import Data
 from trimtab.store import facts, models, registry, registrysearch, tracking

@@ -26,8 +26,10 @@ from trimtab.api.mlflow.assessments import (
     time_from,
     time_text,
 )
+from trimtab.api.mlflow.entities import pairs
+from trimtab.api.mlflow.items import tags_from
 from trimtab.api.mlflow.spans import shown
-from trimtab.api.mlflow.tracking import experiment_number, pairs, tags_from
+from trimtab.api.mlflow.tracking import experiment_number
 from trimtab.api.mlflow.wire import (
     LIST,
     NEEDED,

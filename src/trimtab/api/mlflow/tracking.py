@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trimtab.api.mlflow import limits
-from trimtab.api.mlflow.wire import (
-    LIST,
-    NEEDED,
-    TEXT,
-    WHOLE,
-    Field,
-    MlflowError,
-    Spec,
-    as_number,
-    as_whole,
-    invalid,
-    number,
-)
-from trimtab.api.mlflow.wire import arguments as arguments
+from trimtab.api.mlflow.entities import experiment_data, info_data, run_data
+from trimtab.api.mlflow.items import Measured, entry, inputs_from, measured_from, models_from, params_from, tags_from
+from trimtab.api.mlflow.wire import LIST, NEEDED, TEXT, WHOLE, Field, MlflowError, Spec, as_whole, invalid
 from trimtab.core.clock import wall_seconds
 from trimtab.core.nouns import Data
-from trimtab.store import tracking
+from trimtab.store import datasets, models, tracking
 from trimtab.store.ledger import Tx
-from trimtab.store.points import Point
 from trimtab.store.store import Store
-from trimtab.store.tracking import Experiment, TrackedRun
+from trimtab.store.tracking import Experiment
 
 DEFAULT = "Default"
 ROOT = "mlflow-artifacts:/{number}"
@@ -171,11 +159,11 @@ class Tracking:
             ),
             what="create run",
         )
-        return {"run": run_data(made)}
+        return {"run": run_data(self._ledger, made)}
 
     def get_run(self, given: Data) -> Data:
         """Return a run with its latest metrics, params and tags."""
-        return {"run": run_data(tracking.get_run(self._ledger, given["run_id"]))}
+        return {"run": run_data(self._ledger, tracking.get_run(self._ledger, given["run_id"]))}
 
     def update_run(self, given: Data) -> Data:
         """Change a run's status, end or name."""
@@ -206,7 +194,7 @@ class Tracking:
 
     def log_metric(self, given: Data) -> Data:
         """Record one value of a metric."""
-        self._log(given["run_id"], "log metric", points=[_point(given, "")])
+        self._log(given["run_id"], "log metric", measured_from([given], ""))
         return {}
 
     def log_parameter(self, given: Data) -> Data:
@@ -236,19 +224,44 @@ class Tracking:
         """Record metrics, params and tags, all of them or none."""
         metrics, params, tags = (given.get(name) or [] for name in ("metrics", "params", "tags"))
         limits.check_batch(len(metrics), len(params), len(tags))
-        limits.check_unique([str(_entry(item, f"params[{index}]").get("key")) for index, item in enumerate(params)])
-        points = [_point(_entry(item, f"metrics[{index}]"), f"metrics[{index}].") for index, item in enumerate(metrics)]
+        limits.check_unique([str(entry(item, f"params[{index}]").get("key")) for index, item in enumerate(params)])
         self._log(
             given["run_id"],
             "log batch",
-            points=points,
+            measured_from(metrics, "metrics"),
             params=params_from(params, "params"),
             tags=tags_from(tags, "tags", limits.TAG),
         )
         return {}
 
-    def _log(self, ident: str, what: str, **items: Any) -> None:
-        self._ledger.write(lambda tx: tracking.log(tx, ident, **items), what=what)
+    def log_inputs(self, given: Data) -> Data:
+        """Record the data and the models that a run read."""
+        read = inputs_from(given.get("datasets") or [])
+        used = [ident for ident, _ in models_from(given.get("models") or [])]
+
+        def put(tx: Tx) -> None:
+            datasets.add_inputs(tx, given["run_id"], read)
+            models.use_models(tx, given["run_id"], used)
+
+        self._ledger.write(put, what="log inputs")
+        return {}
+
+    def log_outputs(self, given: Data) -> Data:
+        """Record the models that a run made."""
+        made = models_from(given.get("models") or [])
+        self._ledger.write(lambda tx: models.make_models(tx, given["run_id"], made), what="log outputs")
+        return {}
+
+    def _log(self, ident: str, what: str, measured: Sequence[Measured] = (), **items: Any) -> None:
+        points = [one.point for one in measured]
+
+        def put(tx: Tx) -> None:
+            tracking.log(tx, ident, points=points, **items)
+            for model_id in dict.fromkeys(one.model_id for one in measured if one.model_id):
+                told = [one.of_model(ident) for one in measured if one.model_id == model_id]
+                models.add_model_metrics(tx, model_id, told)
+
+        self._ledger.write(put, what=what)
 
 
 def experiment_number(text: str) -> int:
@@ -282,131 +295,8 @@ def stages_of(view: Any) -> tuple[str, ...]:
     return _VIEWS[names[place - 1]]
 
 
-def experiment_data(found: Experiment) -> Data:
-    """Return an experiment as an answer has it."""
-    return {
-        "experiment_id": str(found.number),
-        "name": found.name,
-        "artifact_location": found.root,
-        "lifecycle_stage": found.stage,
-        "last_update_time": found.updated_ms,
-        "creation_time": found.created_ms,
-        "tags": pairs(found.tags),
-    }
-
-
-def info_data(run: TrackedRun) -> Data:
-    """Return what is known of a run as a whole."""
-    ended = {} if run.end_ms is None else {"end_time": run.end_ms}
-    return {
-        "run_uuid": run.id,
-        "run_id": run.id,
-        "run_name": run.name,
-        "experiment_id": str(run.experiment),
-        "user_id": run.user_id,
-        "status": run.status,
-        "start_time": run.start_ms,
-        **ended,
-        "artifact_uri": run.root,
-        "lifecycle_stage": run.stage,
-    }
-
-
-def run_data(run: TrackedRun) -> Data:
-    """Return a run as an answer has it."""
-    return {
-        "info": info_data(run),
-        "data": {
-            "metrics": [point_data(point) for point in run.metrics.values()],
-            "params": pairs(run.params),
-            "tags": pairs(run.tags),
-        },
-        "inputs": {},
-        "outputs": {},
-    }
-
-
-def point_data(point: Point) -> Data:
-    """Return one value of a metric as an answer has it."""
-    return {"key": point.name, "value": number(point.value), "timestamp": point.at // 1000, "step": point.step}
-
-
-def pairs(items: Mapping[str, str]) -> list[Data]:
-    """Return names and values as answers have them."""
-    return [{"key": key, "value": value} for key, value in items.items()]
-
-
 def _random_name() -> str:
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(900) + 100}"
-
-
-def _entry(item: Any, path: str) -> Data:
-    if not isinstance(item, dict):
-        raise invalid(path, item)
-    return item
-
-
-def _point(item: Data, path: str) -> Point:
-    """Return the point that an entry of a batch, or a whole request, stands for."""
-    for name in ("key", "value", "timestamp"):
-        if item.get(name) is None or item.get(name) == "":
-            raise MlflowError(f"Missing value for required parameter '{path}{name}'.")
-    name = limits.check_name(item["key"], f"{path}name")
-    limits.check_length("Metric name", limits.KEY, name)
-    try:
-        value = as_number(item["value"])
-    except (TypeError, ValueError, OverflowError):
-        reason = f"(timestamp={item['timestamp']}). Please specify value as a valid double (64-bit floating point)"
-        raise invalid(f"{path}value", item["value"], reason) from None
-    about = f"metric '{name}' (value={value})."
-    stamp = _whole(
-        item["timestamp"], f"{path}timestamp", f"{about} Timestamp must be a nonnegative long (64-bit integer) "
-    )
-    if not 0 <= stamp < 1 << 53:
-        raise invalid(f"{path}timestamp", stamp, f"{about} Timestamp must be a nonnegative long (64-bit integer) ")
-    step = _whole(item.get("step") or 0, f"{path}step", f"{about} Step must be a valid long (64-bit integer).")
-    return Point(name, value, step, stamp * 1000)
-
-
-def _whole(value: Any, path: str, reason: str) -> int:
-    try:
-        return as_whole(value)
-    except (TypeError, ValueError, OverflowError):
-        raise invalid(path, value, reason) from None
-
-
-def params_from(items: Sequence[Any], path: str) -> dict[str, str]:
-    """Return the params in a request's list.
-
-    Raises:
-        MlflowError: a name or value is none, or too long.
-    """
-    found = {}
-    for index, item in enumerate(items):
-        place = f"{path}[{index}]." if path else ""
-        entry = _entry(item, place)
-        if entry.get("key") in (None, ""):
-            raise MlflowError(f"Missing value for required parameter '{place}key'.")
-        name, value = limits.check_name(entry["key"], f"{place}key"), entry.get("value", "")
-        if not isinstance(value, str):
-            raise invalid(f"{place}value", value)
-        limits.check_length("Param key", limits.KEY, name)
-        found[name] = limits.check_length("Param value", limits.PARAM, value)
-    return found
-
-
-def tags_from(items: Sequence[Any], path: str, most: int) -> dict[str, str]:
-    """Return the tags in a request's list; errors as for params."""
-    found = {}
-    for index, item in enumerate(items):
-        place = f"{path}[{index}]." if path else ""
-        entry = _entry(item, place)
-        name, value = limits.check_name(entry.get("key"), f"{place}key"), entry.get("value", "")
-        if not isinstance(value, str):
-            raise invalid(f"{place}value", value)
-        limits.check_length(f"{place}key", limits.KEY, name)
-        found[name] = limits.check_length(f"{place}value", most, value)
-    return found
 
 
 _RUN: Spec = {"run_id": NEEDED}
@@ -455,6 +345,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ("POST", "runs/log-parameter", {**_RUN, **_TAG}, Tracking.log_parameter),
     ("POST", "runs/set-tag", {**_RUN, **_TAG}, Tracking.set_tag),
     ("POST", "runs/delete-tag", {**_RUN, "key": NEEDED}, Tracking.delete_tag),
+    ("POST", "runs/log-inputs", {**_RUN, "datasets": LIST, "models": LIST}, Tracking.log_inputs),
+    ("POST", "runs/outputs", {**_RUN, "models": LIST}, Tracking.log_outputs),
     ("POST", "runs/log-batch", {**_RUN, "metrics": LIST, "params": LIST, "tags": LIST}, Tracking.log_batch),
 )
 """Method, path below ``/api/2.0/mlflow/``, the request's fields, and what answers it."""

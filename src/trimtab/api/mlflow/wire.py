@@ -27,7 +27,7 @@ from trimtab.core.errors import (
 )
 from trimtab.core.nouns import Data
 
-Kind = Literal["text", "whole", "number", "flag", "list", "texts", "object"]
+Kind = Literal["text", "whole", "number", "flag", "list", "texts", "object", "any"]
 Answer = Data | bytes
 Handler = Callable[[Data], Answer]
 _HINT = " See the API docs for more information about request parameters."
@@ -198,6 +198,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "list": _list,
     "texts": _texts,
     "object": _object,
+    "any": lambda value: value,
 }
 
 
