@@ -13,12 +13,13 @@ from trimtab import __version__
 from trimtab.api.errors import answer_for
 from trimtab.api.metrics import Counts, render
 from trimtab.api.mlflow.mount import mount
+from trimtab.api.mlflow.server import unknown
 from trimtab.api.routes import Routes
 from trimtab.automate.jobs import Jobs
 from trimtab.automate.loop import Loop
 from trimtab.automate.settle import settle
 from trimtab.core.clock import parse_time
-from trimtab.core.errors import BadInput, Conflict, Unavailable
+from trimtab.core.errors import BadInput, Conflict, TrimtabError, Unavailable
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
 from trimtab.monitor.history import history
@@ -238,6 +239,9 @@ def make_app(control: Control) -> Any:
 
     def told(request: Any, error: Exception) -> Any:
         status, body = answer_for(error, f"{request.method} {request.url.path}")
+        if status in (404, 405) and not isinstance(error, TrimtabError):
+            missing = unknown(request.method, request.url.path)
+            status, body = (status, body) if missing is None else (404, missing)
         return litestar.Response(body, status_code=status)
 
     def started() -> None:

@@ -17,6 +17,9 @@ from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
 from trimtab.api.mlflow.registry import OPERATIONS as registry_operations
 from trimtab.api.mlflow.registry import Registry
+from trimtab.api.mlflow.searches import OPERATIONS as search_operations
+from trimtab.api.mlflow.searches import Searches
+from trimtab.api.mlflow.server import ASKED, graphql, info
 from trimtab.api.mlflow.traces import OLD_OPERATIONS as old_trace_operations
 from trimtab.api.mlflow.traces import OPERATIONS as trace_operations
 from trimtab.api.mlflow.traces import Traces
@@ -37,7 +40,7 @@ _LIMIT = 2 * limits.MOST_BYTES
 _LARGEST = 1 << 40
 _READING = frozenset(
     {"search", "get", "get-by-name", "get-history", "get-latest-versions"}
-    | {"batchGetInfos", "calculate-filter-correlation", "metrics"}
+    | {"batchGetInfos", "calculate-filter-correlation", "metrics", "search-datasets"}
 )
 
 
@@ -54,8 +57,17 @@ def mount(routes: Routes, store: Store) -> None:
     registry = Registry(store)
     for method, path, spec, act in registry_operations:
         _add(routes, method, path, spec, partial(act, registry))
+    searches = Searches(store)
+    for method, path, spec, find in search_operations:
+        _add(routes, method, path, spec, partial(find, searches))
     _mount_traces(routes, store, kept)
     _mount_artifacts(routes, kept)
+    _add(routes, "GET", "server-info", {}, info, "3.0")
+    asked = graphql(tracking, searches)
+    routes.add("POST", "/graphql", asked, permission="read", limit=_LIMIT, wire=partial(_json, ASKED))
+    routes.add(
+        "POST", "/ajax-api/2.0/mlflow/graphql", asked, permission="read", limit=_LIMIT, wire=partial(_json, ASKED)
+    )
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
 
 

@@ -89,25 +89,13 @@ class Registry:
     def set_tag(self, given: Data) -> Data:
         """Set a tag of a registered model."""
         name, tags = model_name(given["name"]), _tags([given])
-
-        def put(tx: Tx) -> None:
-            ident = registry.need_registered(tx, name)
-            tracking.put_tags(tx, ident, tags)
-            tx.note(ident, tags=sorted(tags))
-
-        self._ledger.write(put, what="tag registered model")
+        self._ledger.write(lambda tx: registry.tag_registered(tx, name, tags), what="tag registered model")
         return {}
 
     def delete_tag(self, given: Data) -> Data:
         """Remove a tag of a registered model, if it has it."""
         name, key = model_name(given["name"]), limits.check_name(given["key"], "key")
-
-        def drop(tx: Tx) -> None:
-            ident = registry.need_registered(tx, name)
-            tracking.drop_tag(tx, ident, key)
-            tx.note(ident, untagged=key)
-
-        self._ledger.write(drop, what="untag registered model")
+        self._ledger.write(lambda tx: registry.untag_registered(tx, name, key), what="untag registered model")
         return {}
 
     def set_alias(self, given: Data) -> Data:
@@ -217,13 +205,7 @@ class Registry:
     def delete_version_tag(self, given: Data) -> Data:
         """Remove a tag of a version, if it has it."""
         (name, number), key = _version(given), limits.check_name(given["key"], "key")
-
-        def drop(tx: Tx) -> None:
-            known = registry.get_version(tx, name, number)
-            tracking.drop_tag(tx, known.id, key)
-            tx.note(known.id, untagged=key)
-
-        self._ledger.write(drop, what="untag model version")
+        self._ledger.write(lambda tx: registry.untag_version(tx, name, number, key), what="untag model version")
         return {}
 
 

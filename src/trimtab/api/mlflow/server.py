@@ -1,0 +1,49 @@
+"""What the server says of itself, its pages' GraphQL, and addresses that it does not have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+from trimtab.api.mlflow.graphql import answer
+from trimtab.api.mlflow.searches import Searches
+from trimtab.api.mlflow.tracking import Tracking
+from trimtab.api.mlflow.wire import TEXT, Field, Spec
+from trimtab.core.nouns import Data
+
+ASKED: Spec = {"query": TEXT, "variables": Field("object"), "operationName": TEXT}
+_OURS = re.compile(r"/(?:api|ajax-api)/[2-9]\.0/.*|/graphql")
+
+
+def info(given: Data) -> Data:
+    """Say what kind of store this is; pages and clients choose by it what they ask for."""
+    del given
+    return {"store_type": "SqlStore", "workspaces_enabled": False, "artifact_serving_enabled": True}
+
+
+def graphql(tracking: Tracking, searches: Searches) -> Callable[[Data], Data]:
+    """Return what answers a GraphQL request, by the same operations as over REST."""
+
+    def history(given: Data) -> Data:
+        return searches.sampled({"metric_key": "", **given})
+
+    return partial(
+        answer,
+        resolvers={
+            "mlflowGetRun": lambda given: tracking.get_run({"run_id": "", **given}),
+            "mlflowGetExperiment": lambda given: tracking.get_experiment({"experiment_id": "", **given}),
+            "mlflowSearchRuns": searches.runs,
+            "mlflowGetMetricHistoryBulkInterval": history,
+        },
+    )
+
+
+def unknown(method: str, path: str) -> Data | None:
+    """Return the answer for an address that is not there, in MLflow's form if it is one of those that look so.
+
+    It is an error that clients do not try again.
+    """
+    if _OURS.fullmatch(path) is None:
+        return None
+    return {"error_code": "ENDPOINT_NOT_FOUND", "message": f"{method} {path[:300]} is not an operation of this server"}
