@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.store.builders import START, make, write
 from trimtab.core.errors import BadInput, Conflict, NotFound, TrimtabError, WrongUse
-from trimtab.store import artifacts, facts, live, models, registry, tracking
+from trimtab.store import artifacts, facts, live, models, registry, registrytags, tracking
 from trimtab.store.ledger import Ledger, Tx, within
 from trimtab.store.registry import PROMPT, TEXT, ModelVersion
 
@@ -249,8 +249,8 @@ def test_the_text_of_a_prompt_is_its_content(ledger: Ledger) -> None:
     )
     assert len({facts.get_version(ledger, version.id).digest for version in (one, two, same)}) == 2
     with pytest.raises(BadInput, match="register another version"):
-        write(ledger, registry.tag_version, "greet", 1, {TEXT: "other"})
-    write(ledger, registry.tag_version, "greet", 1, {TEXT: "hi {{you}}", "x": "1"})
+        write(ledger, registrytags.tag_version, "greet", 1, {TEXT: "other"})
+    write(ledger, registrytags.tag_version, "greet", 1, {TEXT: "hi {{you}}", "x": "1"})
     assert registry.get_version(ledger, "greet", 1).tags == {PROMPT: "true", TEXT: "hi {{you}}", "x": "1"}
     assert write(ledger, registry.describe_version, "greet", 1, "d", now_ms=77).updated_ms == 77
 

@@ -22,6 +22,7 @@ from trimtab.store.ledger import Reader, Tx, Value, within
 from trimtab.store.packing import pack as pack
 from trimtab.store.packing import unpack as unpack
 from trimtab.store.points import Point, add_points
+from trimtab.store.webhooks import publish
 
 _RUN_DATA = ("key_fields", "params", "code", "runtime", "error", "facts", "log")
 _ENDED = get_args(RunState)[1:]
@@ -279,6 +280,10 @@ def set_alias(tx: Tx, asset_name: str, alias: str, version_id: str, *, expect: s
         (tx.workspace, tx.environment, version.asset_id, alias, version_id),
     )
     tx.note(version_id, alias=f"{asset_name}@{alias}", before=have_id)
+    sql = "SELECT a.kind FROM registered r JOIN asset a ON a.id = r.asset_id WHERE r.asset_id=?"
+    for (kind,) in tx.query(sql, (version.asset_id,)):
+        told = {"name": asset_name, "alias": alias, "version": str(version.number)}
+        publish(tx, "model_version_alias.created", told, prompt=kind == "prompt")
 
 
 def alias_of(reader: Reader, asset_name: str, alias: str) -> Version | None:

@@ -217,7 +217,21 @@ CREATE TABLE run_model (run_id TEXT NOT NULL REFERENCES run (id), model_id TEXT 
   step INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (run_id, role, model_id)) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES, _DATASETS)
+# What receivers elsewhere want to hear of, and what is yet to be told to them: written with the act that it is about.
+_WEBHOOKS = f"""
+CREATE TABLE webhook (id TEXT PRIMARY KEY, {_SCOPE}, name TEXT NOT NULL, url TEXT NOT NULL, description TEXT NOT NULL,
+  status TEXT NOT NULL, secret TEXT NOT NULL, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
+  failures INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE webhook_event (webhook_id TEXT NOT NULL REFERENCES webhook (id), {_SCOPE}, event TEXT NOT NULL,
+  place INTEGER NOT NULL, PRIMARY KEY (webhook_id, event)) STRICT;
+CREATE INDEX webhook_event_wanted ON webhook_event (workspace, event);
+CREATE TABLE delivery (id TEXT PRIMARY KEY, {_SCOPE}, webhook_id TEXT NOT NULL REFERENCES webhook (id), event TEXT NOT NULL,
+  body BLOB NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, due INTEGER NOT NULL, created_at INTEGER NOT NULL,
+  ended_at INTEGER, answer INTEGER, error TEXT NOT NULL) STRICT;
+CREATE INDEX delivery_due ON delivery (webhook_id, state, due, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES, _DATASETS, _WEBHOOKS)
 
 ALTERED: dict[int, str] = {
     4: f"""

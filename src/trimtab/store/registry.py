@@ -18,7 +18,7 @@ from trimtab.core.digest import digest
 from trimtab.core.errors import BadInput, Conflict, NotFound, TrimtabError
 from trimtab.core.ids import new_hex
 from trimtab.core.nouns import Data
-from trimtab.store import facts, models
+from trimtab.store import facts, models, webhooks
 from trimtab.store.artifacts import PROXIED
 from trimtab.store.ledger import Reader, Tx
 from trimtab.store.packing import pack, unpack
@@ -26,6 +26,8 @@ from trimtab.store.tracking import parts, put_tags, tags_of
 
 Stage = Literal["None", "Staging", "Production", "Archived"]
 PROMPT, TEXT, VERSIONS = "mlflow.prompt.is_prompt", "mlflow.prompt.text", "mlflow.modelVersions"
+_MARKS = (PROMPT, TEXT, "_mlflow_prompt_type")
+"""The tags of a prompt that are not told as tags."""
 LATEST = "latest"
 """The alias that no one sets: the newest version."""
 _GONE = "deleted"
@@ -121,7 +123,18 @@ def create_registered(
     )
     put_tags(tx, ident, tags)
     tx.note(ident, registered=name, kind=kind)
+    told = {"name": name, "tags": _told_tags(tags), "description": description}
+    webhooks.publish(tx, "registered_model.created", told, prompt=PROMPT in tags)
     return get_registered(tx, name)
+
+
+def _told_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if PROMPT not in tags or name not in _MARKS}
+
+
+def is_prompt(reader: Reader, asset_id: str) -> bool:
+    """Say whether a registered model is a prompt."""
+    return bool(reader.query("SELECT 1 FROM asset WHERE id=? AND kind='prompt'", (asset_id,)))
 
 
 def _need_free(tx: Tx, name: str, *, prompt: bool, itself: str = "") -> None:
@@ -329,7 +342,17 @@ def create_version(
     if model_id and PROMPT not in tags:
         _tell_logged(tx, model_id, name, number)
     tx.note(version_id, version=f"{name}:{number}", source=source, digest=made_from)
-    return get_version(tx, name, number)
+    made = get_version(tx, name, number)
+    _tell_made(tx, made)
+    return made
+
+
+def _tell_made(tx: Tx, made: ModelVersion) -> None:
+    prompt = PROMPT in made.tags
+    only = {"template": made.tags.get(TEXT)} if prompt else {"source": made.source, "run_id": made.run_id or None}
+    told = {"name": made.model, "version": str(made.number), **only, "tags": _told_tags(made.tags)}
+    told["description"] = made.description or None
+    webhooks.publish(tx, "model_version.created", told, prompt=prompt)
 
 
 def _need_clients(reader: Reader, name: str) -> str:
@@ -460,20 +483,6 @@ def describe_version(tx: Tx, name: str, number: int, description: str, *, now_ms
     return get_version(tx, name, number)
 
 
-def tag_version(tx: Tx, name: str, number: int, tags: Mapping[str, str]) -> None:
-    """Set tags of a version; the text of a prompt is its content and stays.
-
-    Raises:
-        NotFound: there is none.
-        BadInput: the text of a prompt would change.
-    """
-    known = get_version(tx, name, number)
-    if PROMPT in known.tags and tags.get(TEXT, known.tags.get(TEXT)) != known.tags.get(TEXT):
-        raise BadInput(f"The text of {name}:{number} cannot be changed; register another version", where=TEXT)
-    put_tags(tx, known.id, tags)
-    tx.note(known.id, tags=sorted(tags))
-
-
 def move_version(tx: Tx, name: str, number: int, stage: Stage, *, archive: bool, now_ms: int) -> ModelVersion:
     """Put a version in a stage; ``archive`` moves the others that are there to Archived.
 
@@ -522,6 +531,8 @@ def drop_alias(tx: Tx, name: str, alias: str) -> None:
     sql = "DELETE FROM alias WHERE environment=? AND asset_id=? AND name=? RETURNING version_id"
     for (version_id,) in tx.execute(sql, (tx.environment, ident, alias)):
         tx.note(version_id, alias=f"{name}@{alias}", removed=True)
+        told = {"name": name, "alias": alias}
+        webhooks.publish(tx, "model_version_alias.deleted", told, prompt=is_prompt(tx, ident))
 
 
 def aliased(reader: Reader, name: str, alias: str) -> ModelVersion:

@@ -13,7 +13,7 @@ from trimtab.api.mlflow.entities import pairs
 from trimtab.api.mlflow.tracking import now_ms
 from trimtab.api.mlflow.wire import LIST, NEEDED, TEXT, TEXTS, WHOLE, Field, MlflowError, Spec, invalid
 from trimtab.core.nouns import Data
-from trimtab.store import facts, models, registry, registrysearch, tracking
+from trimtab.store import facts, models, registry, registrysearch, registrytags, tracking
 from trimtab.store.ledger import Reader, Tx
 from trimtab.store.registry import ModelVersion, RegisteredModel, Stage
 from trimtab.store.store import Store
@@ -89,13 +89,13 @@ class Registry:
     def set_tag(self, given: Data) -> Data:
         """Set a tag of a registered model."""
         name, tags = model_name(given["name"]), _tags([given])
-        self._ledger.write(lambda tx: registry.tag_registered(tx, name, tags), what="tag registered model")
+        self._ledger.write(lambda tx: registrytags.tag_registered(tx, name, tags), what="tag registered model")
         return {}
 
     def delete_tag(self, given: Data) -> Data:
         """Remove a tag of a registered model, if it has it."""
         name, key = model_name(given["name"]), limits.check_name(given["key"], "key")
-        self._ledger.write(lambda tx: registry.untag_registered(tx, name, key), what="untag registered model")
+        self._ledger.write(lambda tx: registrytags.untag_registered(tx, name, key), what="untag registered model")
         return {}
 
     def set_alias(self, given: Data) -> Data:
@@ -199,13 +199,13 @@ class Registry:
     def set_version_tag(self, given: Data) -> Data:
         """Set a tag of a version."""
         (name, number), tags = _version(given), _tags([given])
-        self._ledger.write(lambda tx: registry.tag_version(tx, name, number, tags), what="tag model version")
+        self._ledger.write(lambda tx: registrytags.tag_version(tx, name, number, tags), what="tag model version")
         return {}
 
     def delete_version_tag(self, given: Data) -> Data:
         """Remove a tag of a version, if it has it."""
         (name, number), key = _version(given), limits.check_name(given["key"], "key")
-        self._ledger.write(lambda tx: registry.untag_version(tx, name, number, key), what="untag model version")
+        self._ledger.write(lambda tx: registrytags.untag_version(tx, name, number, key), what="untag model version")
         return {}
 
 
