@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from trimtab import __version__
+from trimtab.api.delivery import Deliveries
 from trimtab.api.errors import answer_for
 from trimtab.api.metrics import Counts, render
 from trimtab.api.mlflow.mount import mount
@@ -59,6 +60,7 @@ class Control:
         )
         self.monitors = Monitors(store)
         self.loop = Loop(store, self.jobs, self.monitors)
+        self.deliveries = Deliveries(store)
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self.problem: Data = {}
@@ -78,7 +80,7 @@ class Control:
             "environment": self.store.environment,
             "clock": self.clock(),
             "routes": table.epoch,
-            "problem": self.problem or self._dropped(),
+            "problem": self.problem or self.deliveries.problem or self._dropped(),
         }
 
     def _dropped(self) -> Data:
@@ -204,6 +206,7 @@ class Control:
         self._stop.set()
         if self.jobs is not None:
             self.jobs.close()
+        self.deliveries.close()
         # Who waits for a deployment may hold the turn for long; what it has not committed is carried on later.
         self._turn.acquire(timeout=_PATIENCE_S)
         self.store.close()
@@ -246,6 +249,7 @@ def make_app(control: Control) -> Any:
 
     def started() -> None:
         threading.Thread(target=control.tick, name="tick", daemon=True).start()
+        threading.Thread(target=control.deliveries.run, name="deliveries", daemon=True).start()
 
     return litestar.Litestar(
         route_handlers=routes_of(control).handlers(),

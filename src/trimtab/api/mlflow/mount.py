@@ -26,6 +26,8 @@ from trimtab.api.mlflow.traces import Traces
 from trimtab.api.mlflow.traces import artifact as trace_artifact
 from trimtab.api.mlflow.tracking import OPERATIONS as tracking_operations
 from trimtab.api.mlflow.tracking import Tracking
+from trimtab.api.mlflow.webhooks import OPERATIONS as webhook_operations
+from trimtab.api.mlflow.webhooks import Webhooks
 from trimtab.api.mlflow.wire import Spec, arguments, body_of, error_of
 from trimtab.api.routes import JSON, Route, Routes
 from trimtab.core.nouns import Data
@@ -60,6 +62,9 @@ def mount(routes: Routes, store: Store) -> None:
     searches = Searches(store)
     for method, path, spec, find in search_operations:
         _add(routes, method, path, spec, partial(find, searches))
+    hooks = Webhooks(store)
+    for method, path, spec, hear in webhook_operations:
+        _add(routes, method, path, spec, partial(hear, hooks))
     _mount_traces(routes, store, kept)
     _mount_artifacts(routes, kept)
     _add(routes, "GET", "server-info", {}, info, "3.0")
