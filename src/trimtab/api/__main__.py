@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from trimtab.api.app import Control, make_app
+from trimtab.api.mlflow.pages import find_pages
 from trimtab.core.errors import Unavailable
 from trimtab.core.optional import need
 from trimtab.serve.routes import publish
@@ -30,6 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         control: the unix socket to listen on.
         host: where the router listens, as the port; 0 where there is none.
         token: what the router asks for, or an empty string.
+        pages: MLflow's own web pages are wanted too.
     """
 
     root: str
@@ -39,6 +41,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 0
     token: str = ""
+    pages: bool = False
 
 
 def ask_router(settings: Settings) -> Mapping[str, Any]:
@@ -63,6 +66,7 @@ async def serve(settings: Settings) -> None:
         open_store(Path(settings.root), environment=settings.environment, actor="control"),
         settings.project,
         partial(ask_router, settings) if settings.port else None,
+        find_pages() if settings.pages else None,
     )
     publish(control.store)
     socket = Path(settings.control)

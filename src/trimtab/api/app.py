@@ -46,10 +46,18 @@ class Control:
         store: the store.
         project: the project's folder, or an empty string.
         router: asks the router for its own counts, for the metrics.
+        pages: the folder of MLflow's pages, where they are wanted.
     """
 
-    def __init__(self, store: Store, project: str, router: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        project: str,
+        router: Callable[[], Mapping[str, Any]] | None = None,
+        pages: Path | None = None,
+    ) -> None:
         self.store = store
+        self.pages = pages
         self._router = router
         self._counts = Counts()
         home = store.home
@@ -232,7 +240,7 @@ def routes_of(control: Control) -> Routes:
     routes.add("GET", "/metrics", control.metrics, permission="read", media="text/plain; version=0.0.4")
     routes.add("POST", "/clock", control.advance, permission="operate", limit=_SMALL)
     routes.add("POST", "/endpoints/{name:str}/labels", control.labels, permission="label", limit=_LABELS)
-    mount(routes, control.store)
+    mount(routes, control.store, control.pages)
     return routes
 
 

@@ -12,11 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
 
+from trimtab.api.mlflow.pages import find_pages
 from trimtab.app import start_clock
 from trimtab.cli.output import Dir, Env
 from trimtab.core.clock import wall_seconds
@@ -55,8 +56,13 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Option(metavar="DIR|URL", help="Holds blobs and tables: a folder, s3://..., az://... or gs://..."),
         ] = "",
+        mlflow_ui: Annotated[
+            bool, typer.Option("--mlflow-ui", help="Serve the web pages of the installed mlflow package at / as well.")
+        ] = False,
     ) -> int:
         """Serve this project's endpoints and records until Ctrl-C."""
+        if mlflow_ui:
+            find_pages()
         _refuse_unsafe(host, clock, auth)
         project = _project()
         root = store or (project.store if project else Path.cwd() / ".trimtab")
@@ -74,7 +80,8 @@ def register(app: typer.Typer) -> None:
         with contextlib.closing(opened), _only_one(opened):
             opened.trim_cache(wall_seconds() - _COPIES_S)
             mode = _set_clock(opened, project, clock)
-            _supervise(opened, project, host=host, port=port, env=env, auth=auth, mode=mode)
+            settings = {"host": host, "port": port, "environment": env, "clock": mode, "pages": mlflow_ui}
+            _supervise(opened, project, settings, auth)
         return 0
 
 
@@ -155,18 +162,16 @@ def token_of(store: Store) -> str:
     return path.read_text().strip()
 
 
-def _supervise(store: Store, project: Project | None, *, host: str, port: int, env: str, auth: str, mode: str) -> None:
+def _supervise(store: Store, project: Project | None, chosen: dict[str, Any], auth: str) -> None:
+    host, port = chosen["host"], chosen["port"]
     sockets = store.home.sockets
     control = sockets / "control.sock"
     settings = {
+        **chosen,
         "root": str(store.home.root),
         "project": str(project.root) if project else "",
-        "environment": env,
-        "host": host,
-        "port": port,
         "control": str(control),
         "token": token_of(store) if auth == "token" else "",
-        "clock": mode,
     }
     config = store.home.run / "up.json"
     with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:

@@ -13,7 +13,10 @@ from typing import Any
 from trimtab.core.errors import BadInput, Unavailable
 from trimtab.serve.wire import head_of
 
-STREAMED = re.compile(r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/(?:artifacts|mpu)/.*")
+STREAMED = re.compile(
+    r"/(?:api|ajax-api)/2\.0/mlflow-artifacts/(?:artifacts|mpu)/.*"
+    r"|/(?:model-versions/)?get-artifact|/ajax-api/2\.0/mlflow/logged-models/[^/]+/artifacts/files|/static-files/.*"
+)
 _PART = 1 << 18
 _HEAD_LIMIT = 1 << 16
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")

@@ -7,7 +7,7 @@ import mimetypes
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,11 +16,12 @@ from trimtab.api.routes import JSON, Route
 from trimtab.core.clock import wall_seconds
 from trimtab.core.nouns import Data
 from trimtab.core.optional import need
-from trimtab.store import artifacts, tracking
+from trimtab.store import artifacts, models, registry, tracking
 from trimtab.store.artifacts import PROXIED, Artifact, checked_path
 from trimtab.store.ledger import Tx
 from trimtab.store.store import Store
 
+T = TypeVar("T")
 SCHEME = "mlflow-artifacts:"
 
 
@@ -32,18 +33,18 @@ class Artifacts:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def keep(self, path: str, file: Path) -> None:
         """Keep a file's content at a path; it is durable when this returns."""
         path = checked_path(path)
-        blob = self._store.blobs.put_file(file)
+        blob = self.store.blobs.put_file(file)
         size, at = file.stat().st_size, int(wall_seconds() * 1e6)
 
         def write(tx: Tx) -> None:
             artifacts.put_artifact(tx, PROXIED, path, blob=blob, size=size, at=at)
 
-        self._store.ledger.write(write, what="put artifact")
+        self.store.ledger.write(write, what="put artifact")
 
     def file(self, path: str) -> Path:
         """Return the file that holds the content of a path.
@@ -51,23 +52,23 @@ class Artifacts:
         Raises:
             NotFound: there is none.
         """
-        return self._store.blobs.path(artifacts.get_artifact(self._store.ledger, PROXIED, checked_path(path)).blob)
+        return self.store.blobs.path(artifacts.get_artifact(self.store.ledger, PROXIED, checked_path(path)).blob)
 
     def drop(self, path: str) -> None:
         """Remove a file or a folder; what is not there is gone already."""
         path = checked_path(path)
-        self._store.ledger.write(lambda tx: artifacts.drop_artifacts(tx, PROXIED, path), what="delete artifact")
+        self.store.ledger.write(lambda tx: artifacts.drop_artifacts(tx, PROXIED, path), what="delete artifact")
 
     def listed(self, given: Data) -> Data:
         """List what lies in a folder of the proxy, by the names there."""
         folder = given.get("path") or ""
-        found = artifacts.list_artifacts(self._store.ledger, PROXIED, checked_path(folder) if folder else "")
+        found = artifacts.list_artifacts(self.store.ledger, PROXIED, checked_path(folder) if folder else "")
         cut = len(folder) + 1 if folder else 0
         return {"files": [_file(one, one.path[cut:]) for one in found]}
 
     def of_run(self, given: Data) -> Data:
         """List a run's artifacts in one of its folders, by their paths below the run."""
-        run = tracking.get_run(self._store.ledger, given["run_id"])
+        run = tracking.get_run(self.store.ledger, given["run_id"])
         folder = given.get("path") or ""
         return {"root_uri": run.root, "files": self.below(run.root, checked_path(folder) if folder else "")}
 
@@ -81,8 +82,15 @@ class Artifacts:
             text = f"The artifacts at '{root}' are not kept by this server; list them where they are"
             raise MlflowError(text, "NOT_IMPLEMENTED")
         base = root.removeprefix(SCHEME).strip("/")
-        found = artifacts.list_artifacts(self._store.ledger, PROXIED, f"{base}/{folder}" if folder else base)
+        found = artifacts.list_artifacts(self.store.ledger, PROXIED, f"{base}/{folder}" if folder else base)
         return [_file(one, one.path[len(base) + 1 :]) for one in found]
+
+    def at(self, root: str, path: str) -> str:
+        """Return the path in the proxy of what lies at a path below a root of ours; errors as in ``below``."""
+        if not root.startswith(SCHEME):
+            text = f"The artifacts at '{root}' are not kept by this server; read them where they are"
+            raise MlflowError(text, "NOT_IMPLEMENTED")
+        return checked_path(f"{root.removeprefix(SCHEME).strip('/')}/{checked_path(path)}")
 
 
 def _file(one: Artifact, name: str) -> Data:
@@ -93,7 +101,7 @@ LISTED: Spec = {"path": TEXT}
 OF_RUN: Spec = {"run_id": NEEDED, "path": TEXT, "page_token": TEXT}
 
 
-def streamed(work: Callable[[Artifacts, str, Any], Any], kept: Artifacts) -> Callable[[Route], Callable[..., Any]]:
+def streamed(work: Callable[[T, str, Any], Any], kept: T) -> Callable[[Route], Callable[..., Any]]:
     """Return what makes Litestar's handler of an address whose body, or answer, is a file."""
 
     def wire(route: Route) -> Callable[..., Any]:
@@ -101,7 +109,7 @@ def streamed(work: Callable[[Artifacts, str, Any], Any], kept: Artifacts) -> Cal
         litestar = need("litestar")
 
         async def handle(request: Any) -> Any:
-            path = str(request.path_params["path"]).lstrip("/")
+            path = str(request.path_params.get("path", "")).lstrip("/")
             try:
                 return await work(kept, path, request)
             except Exception as error:
@@ -136,6 +144,29 @@ async def download(kept: Artifacts, path: str, request: Any) -> Any:
         media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
         headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"},
     )
+
+
+async def of_run(kept: Artifacts, path: str, request: Any) -> Any:
+    """Send the artifact that a query names by run and path."""
+    asked = request.query_params
+    run = tracking.get_run(kept.store.ledger, asked.get("run_id") or asked.get("run_uuid") or "")
+    return await download(kept, kept.at(run.root, asked.get("path") or path), request)
+
+
+async def of_model(kept: Artifacts, path: str, request: Any) -> Any:
+    """Send a file of a logged model."""
+    known = models.get_model(kept.store.ledger, request.path_params["model_id"])
+    return await download(kept, kept.at(known.root, request.query_params.get("artifact_file_path") or path), request)
+
+
+async def of_version(kept: Artifacts, path: str, request: Any) -> Any:
+    """Send a file of a registered model's version."""
+    asked, ledger = request.query_params, kept.store.ledger
+    number = asked.get("version") or ""
+    if not number.isdecimal() or len(number) > 18:
+        raise MlflowError(f"Invalid value {number!r} for parameter 'version' supplied.")
+    known = registry.get_version(ledger, asked.get("name") or "", int(number))
+    return await download(kept, kept.at(registry.root_of(ledger, known), asked.get("path") or path), request)
 
 
 async def delete(kept: Artifacts, path: str, request: Any) -> Any:

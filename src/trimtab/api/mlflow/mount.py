@@ -7,19 +7,33 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from trimtab.api.mlflow import limits, otlp
-from trimtab.api.mlflow.artifacts import LISTED, OF_RUN, Artifacts, delete, download, streamed, upload
+from trimtab.api.mlflow import limits, multipart, otlp
+from trimtab.api.mlflow.artifacts import (
+    LISTED,
+    OF_RUN,
+    Artifacts,
+    delete,
+    download,
+    of_model,
+    of_run,
+    of_version,
+    streamed,
+    upload,
+)
 from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
+from trimtab.api.mlflow.multipart import Uploads
+from trimtab.api.mlflow.pages import mount_pages
 from trimtab.api.mlflow.registry import OPERATIONS as registry_operations
 from trimtab.api.mlflow.registry import Registry
 from trimtab.api.mlflow.searches import OPERATIONS as search_operations
 from trimtab.api.mlflow.searches import Searches
-from trimtab.api.mlflow.server import ASKED, graphql, info
+from trimtab.api.mlflow.server import ASKED, graphql, info, no_gateway
 from trimtab.api.mlflow.traces import OLD_OPERATIONS as old_trace_operations
 from trimtab.api.mlflow.traces import OPERATIONS as trace_operations
 from trimtab.api.mlflow.traces import Traces
@@ -46,8 +60,8 @@ _READING = frozenset(
 )
 
 
-def mount(routes: Routes, store: Store) -> None:
-    """Register the MLflow API."""
+def mount(routes: Routes, store: Store, pages: Path | None = None) -> None:
+    """Register the MLflow API, and MLflow's own pages from a folder if there is one (``find_pages``)."""
     tracking = Tracking(store)
     tracking.ensure_default()
     kept = Artifacts(store)
@@ -66,13 +80,17 @@ def mount(routes: Routes, store: Store) -> None:
     for method, path, spec, hear in webhook_operations:
         _add(routes, method, path, spec, partial(hear, hooks))
     _mount_traces(routes, store, kept)
-    _mount_artifacts(routes, kept)
+    _mount_artifacts(routes, kept, Uploads(store.home.root / "uploads", kept))
     _add(routes, "GET", "server-info", {}, info, "3.0")
-    asked = graphql(tracking, searches)
+    asked = graphql(tracking, searches, registry)
     routes.add("POST", "/graphql", asked, permission="read", limit=_LIMIT, wire=partial(_json, ASKED))
     routes.add(
         "POST", "/ajax-api/2.0/mlflow/graphql", asked, permission="read", limit=_LIMIT, wire=partial(_json, ASKED)
     )
+    if pages is not None:
+        mount_pages(routes, pages)
+        path = "/ajax-api/2.0/mlflow/gateway-proxy"
+        routes.add("GET", path, no_gateway, permission="read", wire=partial(_json, {}))
     routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
 
 
@@ -102,8 +120,21 @@ def _mount_traces(routes: Routes, store: Store, kept: Artifacts) -> None:
     routes.add("POST", otlp.PATH, otlp.receive, permission="track", limit=otlp.LIMIT, wire=otlp.traced(store))
 
 
-def _mount_artifacts(routes: Routes, kept: Artifacts) -> None:
+def _mount_artifacts(routes: Routes, kept: Artifacts, uploads: Uploads) -> None:
+    for at, find in (
+        ("/get-artifact", of_run),
+        ("/model-versions/get-artifact", of_version),
+        ("/ajax-api/2.0/mlflow/logged-models/{model_id:str}/artifacts/files", of_model),
+    ):
+        routes.add("GET", at, find, permission="read", wire=streamed(find, kept))
     for prefix in _PREFIXES:
+        mpu = f"{prefix}/2.0/mlflow-artifacts/mpu"
+        for name, act in (("create", multipart.begin), ("complete", multipart.end), ("abort", multipart.drop)):
+            for path in (f"{mpu}/{name}", f"{mpu}/{name}/{{path:path}}"):
+                routes.add("POST", path, act, permission="track", limit=_LIMIT, wire=streamed(act, uploads))
+        part = f"{mpu}/part/{{path:path}}"
+        wire = streamed(multipart.keep, uploads)
+        routes.add("PUT", part, multipart.keep, permission="track", limit=_LARGEST, wire=wire)
         at = f"{prefix}/2.0/mlflow-artifacts/artifacts"
         for method, work, permission in (
             ("PUT", upload, "track"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from trimtab.api.mlflow.graphql import answer
+from trimtab.api.mlflow.registry import Registry
 from trimtab.api.mlflow.searches import Searches
 from trimtab.api.mlflow.tracking import Tracking
 from trimtab.api.mlflow.wire import TEXT, Field, Spec
@@ -22,8 +23,22 @@ def info(given: Data) -> Data:
     return {"store_type": "SqlStore", "workspaces_enabled": False, "artifact_serving_enabled": True}
 
 
-def graphql(tracking: Tracking, searches: Searches) -> Callable[[Data], Data]:
+def graphql(tracking: Tracking, searches: Searches, registry: Registry) -> Callable[[Data], Data]:
     """Return what answers a GraphQL request, by the same operations as over REST."""
+
+    def run(given: Data) -> Data:
+        found: Data = tracking.get_run({"run_id": "", **given})["run"]
+        ident = found["info"]["run_id"]
+        home = tracking.get_experiment({"experiment_id": found["info"]["experiment_id"]})["experiment"]
+        versions = registry.search_versions({"filter": f"run_id='{ident}'"})
+        # What a query selects has to be there: an empty list and no null.
+        more = {
+            "inputs": {"dataset_inputs": [], "model_inputs": [], **found["inputs"]},
+            "outputs": {"model_outputs": [], **found["outputs"]},
+            "experiment": home,
+            "model_versions": versions.get("model_versions", []),
+        }
+        return {"run": {**found, **more}}
 
     def history(given: Data) -> Data:
         return searches.sampled({"metric_key": "", **given})
@@ -31,12 +46,18 @@ def graphql(tracking: Tracking, searches: Searches) -> Callable[[Data], Data]:
     return partial(
         answer,
         resolvers={
-            "mlflowGetRun": lambda given: tracking.get_run({"run_id": "", **given}),
+            "mlflowGetRun": run,
             "mlflowGetExperiment": lambda given: tracking.get_experiment({"experiment_id": "", **given}),
             "mlflowSearchRuns": searches.runs,
             "mlflowGetMetricHistoryBulkInterval": history,
         },
     )
+
+
+def no_gateway(given: Data) -> Data:
+    """Say that there are no endpoints of a gateway; the pages ask for them and complain of anything else."""
+    del given
+    return {"endpoints": []}
 
 
 def unknown(method: str, path: str) -> Data | None:
