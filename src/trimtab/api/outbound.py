@@ -275,8 +275,9 @@ class _Line(io.RawIOBase):
 
     def sendall(self, content: bytes) -> None:
         """Send everything."""
-        self._socket.settimeout(_left(self._until))
-        self._socket.sendall(content)
+        for at in range(0, len(content), _PART):
+            self._socket.settimeout(_left(self._until))
+            self._socket.sendall(content[at : at + _PART])
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return what reads from the socket."""
