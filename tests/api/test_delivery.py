@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.receivers import Receiver, verified
+from tests.store.builders import write
 from tests.stories.conftest import free_port
 from trimtab.api.delivery import Deliveries, Pace, pause_s, sign
 from trimtab.api.outbound import HOSTS, HTTP, Guard
@@ -71,7 +72,7 @@ def hook(store: Store, url: str, *, secret: str = "", name: str = "hook") -> str
 def register(store: Store, *names: str) -> None:
     """Register models, each an event."""
     for name in names:
-        store.ledger.write(lambda tx, name=name: registry.create_registered(tx, name, now_ms=1), what="register")
+        write(store.ledger, registry.create_registered, name, now_ms=1)
 
 
 def states(store: Store, ident: str = "") -> list[tuple[Any, ...]]:

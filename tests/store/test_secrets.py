@@ -44,10 +44,11 @@ def test_a_seal_is_for_its_purpose_and_key(tmp_path: Path) -> None:
 def test_a_lost_key_is_not_made_anew(tmp_path: Path) -> None:
     """Where something was sealed before, a missing key is told instead of hidden behind a new one."""
     secrets = Secrets(tmp_path)
-    for act in (lambda: secrets.seal("s", "a", first=False), lambda: secrets.open("s1.x", "a")):
-        with pytest.raises(Unavailable, match="not in its folder") as caught:
-            act()
-        assert NAME in caught.value.fix
+    with pytest.raises(Unavailable, match="not in its folder") as caught:
+        secrets.seal("s", "a", first=False)
+    assert NAME in caught.value.fix
+    with pytest.raises(Unavailable, match="not in its folder"):
+        secrets.open("s1.x", "a")
     assert not (tmp_path / NAME).exists()
 
 
