@@ -14,8 +14,8 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow import MlflowClient  # type: ignore[import-not-found]
+from mlflow.entities import Metric, Param, RunTag  # type: ignore[import-not-found]
 
 EXPERIMENT = "bench"
 
