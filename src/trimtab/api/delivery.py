@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from base64 import b64encode
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -149,9 +150,11 @@ class Deliveries:
         """End what was started; what is on its way and not yet answered will be sent again."""
         self._stop.set()
         self.wait(_PATIENCE_S)
-        if self._lease is not None:
-            release(self._ledger, self._lease)
-            self._lease = None
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            # A ledger that does not answer must not keep a server from ending; its death gives the lease back.
+            with suppress(TrimtabError):
+                release(self._ledger, lease)
 
     def _holds(self) -> bool:
         """Say whether this process may deliver; another one that does is asked again every few seconds."""
