@@ -262,10 +262,14 @@ def set_alias(tx: Tx, asset_name: str, alias: str, version_id: str, *, expect: s
         Conflict: something else stands there.
         WrongUse: the version is not one of this asset, or the alias is named like an environment.
     """
-    sql = "SELECT 1 FROM environment WHERE workspace=? AND name=?"
-    if alias in ("dev", "test", "prod") or tx.query(sql, (tx.workspace, alias)):
-        raise WrongUse(f"an alias cannot be named like the environment {alias!r}", where=alias)
     version = get_version(tx, version_id)
+    kinds = tx.query(
+        "SELECT a.kind FROM registered r JOIN asset a ON a.id = r.asset_id WHERE r.asset_id=?", (version.asset_id,)
+    )
+    sql = "SELECT 1 FROM environment WHERE workspace=? AND name=?"
+    # What clients register they name by their own habits (ADR 9); the project's own names stay unmistakable.
+    if not kinds and (alias in ("dev", "test", "prod") or tx.query(sql, (tx.workspace, alias))):
+        raise WrongUse(f"an alias cannot be named like the environment {alias!r}", where=alias)
     if version.asset != asset_name:
         raise WrongUse(f"{version.ref} is not a version of {asset_name}", where=version_id)
     have = alias_of(tx, asset_name, alias)
@@ -280,8 +284,7 @@ def set_alias(tx: Tx, asset_name: str, alias: str, version_id: str, *, expect: s
         (tx.workspace, tx.environment, version.asset_id, alias, version_id),
     )
     tx.note(version_id, alias=f"{asset_name}@{alias}", before=have_id)
-    sql = "SELECT a.kind FROM registered r JOIN asset a ON a.id = r.asset_id WHERE r.asset_id=?"
-    for (kind,) in tx.query(sql, (version.asset_id,)):
+    for (kind,) in kinds:
         told = {"name": asset_name, "alias": alias, "version": str(version.number)}
         publish(tx, "model_version_alias.created", told, prompt=kind == "prompt")
 

@@ -221,7 +221,6 @@ def test_aliases(api: Any) -> None:
         ("v12", "Version alias name 'v12' is reserved."),
         ("a b", "Names may only contain alphanumerics, underscores (_), and dashes (-)."),
         ("x" * 256, "'Registered model alias name' exceeds the maximum length of 255 characters"),
-        ("prod", "an alias cannot be named like the environment 'prod'"),
     ):
         assert text in refused(api, "POST", f"{MODELS}/alias", name="fraud", alias=alias, version="1")
     refused(api, "POST", f"{MODELS}/alias", "RESOURCE_DOES_NOT_EXIST", **at, version="7")
@@ -279,3 +278,12 @@ def test_a_deployed_version_cannot_be_deleted(api: Any, store: Store) -> None:
     store.ledger.write(deploy, what="deploy")
     for path, at in ((VERSIONS, {"version": "1"}), (MODELS, {})):
         assert "endpoint fraud_api has it deployed" in refused(api, "DELETE", f"{path}/delete", name="fraud", **at)
+
+
+def test_an_alias_called_prod(api: Any) -> None:
+    """Clients name aliases by their own habits."""
+    register(api)
+    add(api)
+    for alias in ("prod", "dev", "test"):
+        send(api, "POST", f"{MODELS}/alias", name="fraud", alias=alias, version="1")
+        assert send(api, "GET", f"{MODELS}/alias", name="fraud", alias=alias)["model_version"]["version"] == "1"
