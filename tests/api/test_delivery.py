@@ -176,6 +176,24 @@ def test_a_dead_receiver_blocks_nobody(store: Store, start: Start) -> None:
         assert len(slow.got) == 1
 
 
+def test_many_dead_receivers_leave_room_for_others(store: Store, start: Start) -> None:
+    """However many hang, who answered last time is told at once: those that failed have half of the room."""
+    with Receiver(delay=30) as slow, Receiver() as good:
+        for _ in range(8):
+            hook(store, slow.url)
+        hook(store, good.url)
+        start(Pace(tick=0.01, first=0.01, pause=0.01, timeout=1.5, targets=4, attempts=100))
+        register(store, "a")
+        good.wait(1)
+        sql = "SELECT 1 FROM webhook WHERE failures=0"
+        until(lambda: len(store.ledger.query(sql)) == 1, 20)
+        for name in ("b", "c", "d"):
+            before = time.monotonic()
+            register(store, name)
+            good.wait(ord(name) - ord("a") + 1)
+            assert time.monotonic() - before < 1
+
+
 def test_a_dead_receiver_is_asked_less_and_less(store: Store, start: Start) -> None:
     """A pause is the webhook's: a heap of deliveries for a dead target is not a heap of attempts."""
     with Receiver(500) as receiver:

@@ -39,7 +39,7 @@ class Pace(Struct, frozen=True, kw_only=True):
         pause: the longest pause of a webhook whose target does not answer.
         attempts: how often a delivery is tried before it is given up.
         timeout: for one attempt.
-        targets: how many webhooks are told something at the same time.
+        targets: how many webhooks are told something at the same time; at most half of them failed last time.
         patience: how long a delivery may wait, for instance for its webhook to be enabled again.
         keep: how long what ended is kept.
     """
@@ -50,7 +50,7 @@ class Pace(Struct, frozen=True, kw_only=True):
     pause: float = 300.0
     attempts: int = 14
     timeout: float = 10.0
-    targets: int = 8
+    targets: int = 16
     patience: float = 3 * 86400.0
     keep: float = 86400.0
 
@@ -109,7 +109,7 @@ class Deliveries:
         self._name = f"webhooks/{store.ledger.workspace}/{store.environment}"
         self._lease: Lease | None = None
         self._renewed = self._asked = self._swept = float("-inf")
-        self._busy: set[str] = set()
+        self._busy: dict[str, bool] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self.problem: Data = {}
@@ -127,16 +127,17 @@ class Deliveries:
     def turn(self) -> None:
         """Begin to deliver what is due, as far as this process is the one that delivers."""
         with self._changed:
-            busy = frozenset(self._busy)
+            busy = dict(self._busy)
         room = self._pace.targets - len(busy)
         found = webhooks.due(self._ledger, most=room, busy=busy) if room > 0 else []
+        found = found[: sum(not one.failures for one in found) + max(0, self._pace.targets // 2 - sum(busy.values()))]
         ended, waiting = self._stale()
         if not (found or ended) or not self._holds():
             return
         assert self._lease is not None
         for one in found:
             with self._changed:
-                self._busy.add(one.webhook_id)
+                self._busy[one.webhook_id] = one.failures > 0
             threading.Thread(target=self._deliver, args=(one, self._lease), name="deliver", daemon=True).start()
         if ended:
             self._ledger.write(lambda tx: webhooks.sweep(tx, ended=ended, waiting=waiting), what="sweep deliveries")
@@ -189,7 +190,7 @@ class Deliveries:
             self._stop.wait(self._pace.first)
         finally:
             with self._changed:
-                self._busy.discard(first.webhook_id)
+                del self._busy[first.webhook_id]
                 self._changed.notify_all()
 
     def _attempt(self, one: Delivery, lease: Lease) -> bool:

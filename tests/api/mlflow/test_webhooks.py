@@ -241,3 +241,5 @@ def test_a_secret_is_kept_sealed(api: Any, store: Store) -> None:
     key.unlink()
     told = api.post(HOOKS, json={"name": "b", "url": "https://127.0.0.1", "events": [MADE], "secret": "s"})
     assert told.status_code == 503 and "the key of this store's secrets" in told.json()["message"]
+    key.write_bytes(b"n" * 32)
+    send(api, "PATCH", f"{HOOKS}/{made['webhook_id']}", secret="anew")
