@@ -44,15 +44,19 @@ def test_health_is_503_without_routes(client: Any, scene: Scene) -> None:
 
 
 def test_every_route_has_a_permission(control: Control) -> None:
-    """Each address declares a permission; only health is open; what acts takes a small body."""
+    """Each address declares a permission; only health is open; what acts takes a small body, tracking clients aside."""
     routes = routes_of(control).all()
     assert all(route.permission in PERMISSIONS for route in routes)
     assert [route.path for route in routes if route.permission == "health"] == ["/health"]
-    assert {(route.path, route.permission) for route in routes if route.method == "POST"} == {
+    acting = [route for route in routes if route.method != "GET"]
+    tracked = [route for route in acting if route.permission in ("read", "track")]
+    assert {(route.path, route.permission) for route in acting if route not in tracked} == {
         ("/clock", "operate"),
         ("/endpoints/{name:str}/labels", "label"),
     }
-    assert all(0 < route.limit <= 1 << 23 for route in routes if route.method == "POST")
+    assert all(0 < route.limit <= 1 << 23 for route in acting if route not in tracked)
+    assert all(route.path.startswith(("/api/", "/ajax-api/", "/graphql", "/v1/traces")) for route in tracked)
+    assert all(route.limit <= 1 << 26 or "/mlflow-artifacts/" in route.path for route in tracked)
 
 
 def test_the_clock_advances_and_settles(client: Any, scene: Scene) -> None:

@@ -76,7 +76,7 @@ def test_no_peak_is_lost(given_points: list[tuple[int, float]], most: int) -> No
     """However few the ranges, they hold every point, the extremes among them, and the last one as it was."""
     with tempfile.TemporaryDirectory() as folder, Ledger.open(f"{folder}/ledger.db", actor="tester") as ledger:
         points = [Point("m", value, step, 0) for step, value in given_points]
-        found = buckets(ledger, _run(ledger, points), "m", most=most)
+        found = buckets(ledger, f"run_{_run(ledger, points)}", "m", most=most)
     assert len(found) <= most
     low, high, count = _expected(points)
     assert sum(one.count for one in found) == count
@@ -90,10 +90,12 @@ def test_no_peak_is_lost(given_points: list[tuple[int, float]], most: int) -> No
 def test_ranges_of_steps(ledger: Ledger) -> None:
     """Each range tells its steps, count, least, greatest and last value."""
     ident = _run(ledger, [Point("m", float(step % 10), step, step) for step in range(100)])
-    found = buckets(ledger, ident, "m", most=10)
+    found = buckets(ledger, f"run_{ident}", "m", most=10)
     assert len(found) == 10 and {(one.low, one.high) for one in found} == {(0.0, 9.0)}
-    assert buckets(ledger, ident, "m", most=2, steps=(10, 11)) == [
+    assert buckets(ledger, f"run_{ident}", "m", most=2, steps=(10, 11)) == [
         Bucket(first=10, last_step=10, count=1, low=0.0, high=0.0, last=0.0),
         Bucket(first=11, last_step=11, count=1, low=1.0, high=1.0, last=1.0),
     ]
-    assert buckets(ledger, ident, "none", most=2) == []
+    assert buckets(ledger, f"run_{ident}", "none", most=2) == []
+    with pytest.raises(NotFound):
+        buckets(ledger, ident, "m", most=2)

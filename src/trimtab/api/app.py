@@ -15,6 +15,7 @@ from trimtab.api.errors import answer_for
 from trimtab.api.metrics import Counts, render
 from trimtab.api.mlflow.mount import mount
 from trimtab.api.mlflow.server import unknown
+from trimtab.api.mlflow.wire import number
 from trimtab.api.routes import Routes
 from trimtab.automate.jobs import Jobs
 from trimtab.automate.loop import Loop
@@ -30,6 +31,8 @@ from trimtab.monitor.watch import Monitors
 from trimtab.serve.labels import accept_labels
 from trimtab.serve.routes import load
 from trimtab.store import facts, live
+from trimtab.store.history import Bucket
+from trimtab.store.history import buckets as metric_buckets
 from trimtab.store.store import Store
 
 _TICK_S = 0.25
@@ -37,6 +40,8 @@ _PATIENCE_S = 3.0
 _LABELS = 4 * 1024 * 1024
 _SMALL = 64 * 1024
 _MOST_RUNS = 1000
+_MOST_BUCKETS = 10_000
+_LAST_STEP = (1 << 63) - 1
 
 
 class Control:
@@ -166,6 +171,24 @@ class Control:
             raise BadInput(f"limit={limit} is out of range", where="limit", fix=f"1 to {_MOST_RUNS}")
         return {"runs": facts.list_runs(self.store.ledger, kind=kind, name=name, state=state, limit=limit)}
 
+    def metric(
+        self, run: str, name: str, buckets: int = 500, start_step: int | None = None, end_step: int | None = None
+    ) -> Data:
+        """Return a metric's history of a run as at most ``buckets`` ranges of steps, for a plot.
+
+        Raises:
+            BadInput: there are too many ranges, or the steps are out of order.
+            NotFound: there is no such run.
+        """
+        if not 1 <= buckets <= _MOST_BUCKETS:
+            raise BadInput(f"buckets is {buckets}", where="buckets", fix=f"1 to {_MOST_BUCKETS}")
+        first, last = (-(1 << 63) if start_step is None else start_step, _LAST_STEP if end_step is None else end_step)
+        if first > last:
+            raise BadInput(f"start_step {first} comes after end_step {last}", where="start_step", fix="swap them")
+        chosen = None if start_step is None and end_step is None else (first, last)
+        found = metric_buckets(self.store.ledger, run, name, most=buckets, steps=chosen)
+        return {"run": run, "metric": name, "buckets": [_bucket(one) for one in found]}
+
     def versions(self, name: str) -> Data:
         """List the versions of an asset."""
         facts.resolve(self.store.ledger, name)
@@ -220,6 +243,13 @@ class Control:
         self.store.close()
 
 
+def _bucket(one: Bucket) -> Data:
+    """Return a range of steps as an answer has it; what JSON has no number for is a text."""
+    told = {"low": one.low, "high": one.high, "last": one.last}
+    numbers = {name: value if value is None else number(value) for name, value in told.items()}
+    return {"first_step": one.first, "last_step": one.last_step, "count": one.count, **numbers}
+
+
 def routes_of(control: Control) -> Routes:
     """Return every address of the control process, each with its permission."""
     routes = Routes()
@@ -228,6 +258,7 @@ def routes_of(control: Control) -> Routes:
         ("/api/v1/endpoints", control.endpoints),
         ("/api/v1/endpoints/{name:str}", control.endpoint),
         ("/api/v1/runs", control.runs),
+        ("/api/v1/runs/{run:str}/metrics/{name:str}", control.metric),
         ("/api/v1/assets/{name:str}/versions", control.versions),
         ("/api/v1/alarms", control.alarms),
         ("/api/v1/firings", control.firings),

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from trimtab.core.errors import NotFound
 from trimtab.core.metric import join_value
 from trimtab.store.engine import ALL, Value
 from trimtab.store.ledger import Reader
@@ -120,14 +121,14 @@ def _at_steps(reader: Reader, run_id: str, name: str, steps: Sequence[int]) -> l
     return sorted(found, key=lambda point: (point.step, point.at, point.value))
 
 
-def buckets(reader: Reader, ident: str, name: str, *, most: int, steps: tuple[int, int] | None = None) -> list[Bucket]:
+def buckets(reader: Reader, run_id: str, name: str, *, most: int, steps: tuple[int, int] | None = None) -> list[Bucket]:
     """Return a metric's history as ranges of steps of one width, each with its least, greatest and last value.
 
     Nothing that a plot of ``most`` points across could show is lost: a peak of one step is some range's greatest.
 
     Args:
         reader: the ledger.
-        ident: the run.
+        run_id: any run, by the ledger's id.
         name: the metric.
         most: how many ranges; those without points are left out.
         steps: only from the first to the second of these.
@@ -135,7 +136,8 @@ def buckets(reader: Reader, ident: str, name: str, *, most: int, steps: tuple[in
     Raises:
         NotFound: there is no such run.
     """
-    run_id = need_run(reader, ident, active=False)
+    if not reader.query("SELECT 1 FROM run WHERE id=? AND workspace=?", (run_id, reader.workspace)):
+        raise NotFound(f"there is no run {run_id[:60]!r}", where="run", fix="`trimtab runs` lists them")
     among, params = "FROM metric WHERE run_id=? AND name=?", list[Value]((run_id, name))
     if steps is not None:
         among, params = f"{among} AND step>=? AND step<=?", [*params, *steps]

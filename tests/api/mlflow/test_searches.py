@@ -159,3 +159,19 @@ def test_models_that_runs_used_and_made(api: Any) -> None:
     )
     assert "must be specified" in refused(api, "POST", "logged-models/search", experiment_ids=["0"], datasets=[{}])
     refused(api, "POST", "runs/outputs", "RESOURCE_DOES_NOT_EXIST", run_id=ident, models=[{"model_id": "m-none"}])
+
+
+def test_a_history_for_a_plot_of_our_own(api: Any) -> None:
+    """The native API gives ranges of steps with their least, greatest and last value."""
+    ident = start(api)
+    metrics = [{"key": "my loss", "value": step % 10, "timestamp": step, "step": step} for step in range(200)]
+    send(api, "POST", "runs/log-batch", run_id=ident, metrics=metrics)
+    send(api, "POST", "runs/log-metric", run_id=ident, key="my loss", value="Infinity", timestamp=1, step=250)
+    path = f"/api/v1/runs/run_{ident}/metrics/my loss"
+    told = api.get(path, params={"buckets": 10}).json()
+    assert (told["metric"], len(told["buckets"])) == ("my loss", 9)  # steps 200 to 249 have no points
+    assert told["buckets"][0] == {"first_step": 0, "last_step": 24, "count": 25, "low": 0.0, "high": 9.0, "last": 4.0}
+    assert told["buckets"][-1]["last"] == "Infinity"
+    assert len(api.get(path, params={"start_step": 5, "end_step": 6}).json()["buckets"]) == 2
+    assert api.get(path, params={"buckets": 0}).status_code == 422
+    assert api.get("/api/v1/runs/none/metrics/m").status_code == 404

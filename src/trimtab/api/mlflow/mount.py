@@ -91,7 +91,7 @@ def mount(routes: Routes, store: Store, pages: Path | None = None) -> None:
         mount_pages(routes, pages)
         path = "/ajax-api/2.0/mlflow/gateway-proxy"
         routes.add("GET", path, no_gateway, permission="read", wire=partial(_json, {}))
-    routes.add("GET", "/version", lambda: VERSION, permission="health", media="text/plain")
+    routes.add("GET", "/version", lambda: VERSION, permission="read", media="text/plain")
 
 
 def _add(
