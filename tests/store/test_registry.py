@@ -233,8 +233,6 @@ def test_aliases_are_those_of_the_project(ledger: Ledger) -> None:
     assert registry.get_registered(ledger, "fraud").aliases == {}
     with pytest.raises(BadInput, match="Registered model alias best not found"):
         registry.aliased(ledger, "fraud", "best")
-    with pytest.raises(WrongUse, match="named like the environment"):
-        write(ledger, facts.set_alias, "fraud", "prod", first.id)
     register(ledger, "empty")
     with pytest.raises(NotFound, match="Latest version not found for model empty"):
         registry.aliased(ledger, "empty", "latest")

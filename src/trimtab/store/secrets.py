@@ -1,23 +1,22 @@
 """Secrets at rest: sealed with a key that lies in a file of the store's folder, beside and never in the ledger.
 
-Sealing is encrypt-then-MAC over HMAC-SHA256 (RFC 2104): a keystream of HMAC(key, nonce, counter) in counter mode, and
-HMAC(other key, purpose, nonce, ciphertext) over the whole; both keys come from the file's by HMAC. See ADR 8.
+Sealing is AES-256-GCM with a random nonce of 96 bits and the purpose as associated data. See ADR 8.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
 
 from trimtab.core.errors import Corrupt, Unavailable
+from trimtab.core.optional import need
 
 NAME = "secret.key"
 _VERSION = "s1"
-_BYTES, _NONCE, _TAG = 32, 16, 32
+_BYTES, _NONCE = 32, 12
+_CIPHERS = "cryptography.hazmat.primitives.ciphers.aead"
 
 
 class Secrets:
@@ -41,10 +40,9 @@ class Secrets:
         Raises:
             Unavailable: the key is not here, and something was sealed with it.
         """
-        key = self._need(make=first)
+        cipher = need(_CIPHERS).AESGCM(self._need(make=first))
         nonce = os.urandom(_NONCE)
-        cipher = _mixed(_derived(key, "stream"), nonce, text.encode())
-        whole = nonce + cipher + _tag(key, purpose, nonce + cipher)
+        whole = nonce + cipher.encrypt(nonce, text.encode(), purpose.encode())
         return f"{_VERSION}.{urlsafe_b64encode(whole).decode()}"
 
     def open(self, sealed: str, purpose: str) -> str:
@@ -56,12 +54,14 @@ class Secrets:
         """
         key = self._need(make=False)
         version, _, text = sealed.partition(".")
-        whole = urlsafe_b64decode(text) if version == _VERSION else b""
-        content, tag = whole[:-_TAG], whole[-_TAG:]
-        if not hmac.compare_digest(tag, _tag(key, purpose, content)):
+        try:
+            whole = urlsafe_b64decode(text) if version == _VERSION else b""
+            opened: bytes = need(_CIPHERS).AESGCM(key).decrypt(whole[:_NONCE], whole[_NONCE:], purpose.encode())
+        except (ValueError, need("cryptography.exceptions").InvalidTag) as error:
             fix = f"copy {NAME} from the machine that sealed it, or set the secret anew"
-            raise Corrupt("a secret was sealed with another key, or was changed", where=str(self._path), fix=fix)
-        return _mixed(_derived(key, "stream"), content[:_NONCE], content[_NONCE:]).decode()
+            text = "a secret was sealed with another key, or was changed"
+            raise Corrupt(text, where=str(self._path), fix=fix) from error
+        return opened.decode()
 
     def _need(self, *, make: bool) -> bytes:
         if make and not self._path.exists():
@@ -93,20 +93,3 @@ class Secrets:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _derived(key: bytes, use: str) -> bytes:
-    return hmac.digest(key, f"trimtab secrets {use}".encode(), hashlib.sha256)
-
-
-def _mixed(key: bytes, nonce: bytes, content: bytes) -> bytes:
-    """Return content with the keystream of a nonce mixed in; twice gives it back."""
-    stream = b"".join(
-        hmac.digest(key, nonce + number.to_bytes(8, "big"), hashlib.sha256) for number in range(-(-len(content) // 32))
-    )
-    return bytes(one ^ other for one, other in zip(content, stream, strict=False))
-
-
-def _tag(key: bytes, purpose: str, content: bytes) -> bytes:
-    named = purpose.encode()
-    return hmac.digest(_derived(key, "tag"), len(named).to_bytes(8, "big") + named + content, hashlib.sha256)
