@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.store.builders import START, make, write
-from trimtab.core.errors import BadInput, Conflict, NotFound, TrimtabError, WrongUse
+from trimtab.core.errors import BadInput, Conflict, NotFound, TrimtabError
 from trimtab.store import artifacts, facts, live, models, registry, registrytags, tracking
 from trimtab.store.ledger import Ledger, Tx, within
 from trimtab.store.registry import PROMPT, TEXT, ModelVersion
