@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -159,6 +160,19 @@ def test_models_that_runs_used_and_made(api: Any) -> None:
     )
     assert "must be specified" in refused(api, "POST", "logged-models/search", experiment_ids=["0"], datasets=[{}])
     refused(api, "POST", "runs/outputs", "RESOURCE_DOES_NOT_EXIST", run_id=ident, models=[{"model_id": "m-none"}])
+
+
+def test_a_model_as_old_clients_log_it(api: Any) -> None:
+    """Each model is added to the run's tag, and what is none is refused."""
+    ident = start(api)
+    told = {"artifact_path": "m", "flavors": {}, "utc_time_created": "t", "run_id": ident}
+    for _ in "ab":
+        send(api, "POST", "runs/log-model", run_id=ident, model_json=json.dumps(told))
+    tags = {tag["key"]: tag["value"] for tag in send(api, "GET", "runs/get", run_id=ident)["run"]["data"]["tags"]}
+    assert json.loads(tags["mlflow.log-model.history"]) == [told, told]
+    assert "not valid JSON" in refused(api, "POST", "runs/log-model", run_id=ident, model_json="{")
+    for text in ("[]", "3", '{"flavors": {}}'):
+        assert "mandatory fields" in refused(api, "POST", "runs/log-model", run_id=ident, model_json=text)
 
 
 def test_a_history_for_a_plot_of_our_own(api: Any) -> None:

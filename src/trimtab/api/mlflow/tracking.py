@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.entities import experiment_data, info_data, run_data
 from trimtab.api.mlflow.items import Measured, entry, inputs_from, measured_from, models_from, params_from, tags_from
@@ -21,6 +23,8 @@ DEFAULT = "Default"
 ROOT = "mlflow-artifacts:/{number}"
 _ADJECTIVES = ("brisk", "calm", "clear", "deft", "eager", "fair", "keen", "level", "plain", "prompt", "steady", "trim")
 _NOUNS = ("anchor", "bow", "buoy", "compass", "harbour", "keel", "lantern", "mast", "rudder", "sail", "tide", "wake")
+_MODELS = "mlflow.log-model.history"
+_MODEL_PARTS = {"artifact_path", "flavors", "utc_time_created", "run_id"}
 _VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
 
 
@@ -252,6 +256,25 @@ class Tracking:
         self._ledger.write(lambda tx: models.make_models(tx, given["run_id"], made), what="log outputs")
         return {}
 
+    def log_model(self, given: Data) -> Data:
+        """Add to a run's tag what an old client says of a model among its artifacts."""
+        try:
+            told = msgspec.json.decode(given["model_json"])
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise MlflowError(f"Malformed model info. \n {given['model_json'][:500]} \n not valid JSON") from error
+        missing = _MODEL_PARTS - set(told if isinstance(told, dict) else ())
+        if missing:
+            raise MlflowError(f"Model json is missing mandatory fields: {missing}")
+
+        def put(tx: Tx) -> None:
+            run_id = tracking.need_run(tx, given["run_id"])
+            known = tracking.tags_of(tx, [run_id]).get(run_id, {}).get(_MODELS, "[]")
+            whole = msgspec.json.encode([*msgspec.json.decode(known), told]).decode()
+            tracking.put_tags(tx, run_id, {_MODELS: limits.check_length(_MODELS, limits.TAG, whole)})
+
+        self._ledger.write(put, what="log model")
+        return {}
+
     def _log(self, ident: str, what: str, measured: Sequence[Measured] = (), **items: Any) -> None:
         points = [one.point for one in measured]
 
@@ -345,6 +368,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ("POST", "runs/log-parameter", {**_RUN, **_TAG}, Tracking.log_parameter),
     ("POST", "runs/set-tag", {**_RUN, **_TAG}, Tracking.set_tag),
     ("POST", "runs/delete-tag", {**_RUN, "key": NEEDED}, Tracking.delete_tag),
+    ("POST", "runs/log-model", {**_RUN, "model_json": NEEDED}, Tracking.log_model),
     ("POST", "runs/log-inputs", {**_RUN, "datasets": LIST, "models": LIST}, Tracking.log_inputs),
     ("POST", "runs/outputs", {**_RUN, "models": LIST}, Tracking.log_outputs),
     ("POST", "runs/log-batch", {**_RUN, "metrics": LIST, "params": LIST, "tags": LIST}, Tracking.log_batch),
