@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
 from trimtab.serve.door import MAX_BODY, Door, check_length
@@ -30,6 +32,11 @@ def test_a_good_request_comes_in(door: Door) -> None:
         ({"authorization": None}, "GET", 401),
         ({"authorization": "Bearer Secret"}, "GET", 401),
         ({"authorization": "Basic secret"}, "GET", 401),
+        ({"authorization": f"Basic {b64encode(b'secret').decode()}"}, "GET", 401),
+        ({"authorization": f"Basic {b64encode(b'secret:me').decode()}"}, "GET", 401),
+        ({"authorization": f"Basic {b64encode(b'me:').decode()}"}, "GET", 401),
+        ({"authorization": f"Digest {b64encode(b'me:secret').decode()}"}, "GET", 401),
+        ({"authorization": "Basic é"}, "GET", 401),
         ({"authorization": "secret"}, "GET", 401),
         ({"authorization": "Bearer sécret"}, "GET", 401),
         ({"origin": "http://evil.example"}, "POST", 403),
@@ -53,6 +60,7 @@ def test_strangers_stay_out(door: Door, changes: dict[str, str | None], method: 
         ({"origin": "http://127.0.0.1:8571"}, "POST"),
         ({"origin": "http://127.0.0.1:8571", "sec-fetch-site": "same-origin"}, "POST"),
         ({"authorization": "bearer secret"}, "POST"),
+        ({"authorization": f"Basic {b64encode(b'anybody:secret').decode()}"}, "POST"),
     ],
 )
 def test_what_is_harmless_comes_in(door: Door, headers: dict[str, str], method: str) -> None:
