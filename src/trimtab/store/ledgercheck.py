@@ -159,9 +159,10 @@ def check_ledger(ledger: Ledger, blobs: Blobs | None = None, *, deep: bool = Fal
         Unavailable: the database or the blobs do not answer.
     """
     with snapshot(ledger) as reader:
-        report = Report(where=ledger.where, schema=len(MIGRATIONS), rows=counts(reader))
+        report = Report(where=ledger.where, schema=len(MIGRATIONS), rows={})
         sqlite = is_sqlite(ledger)
         _gather(report, ledger, "database", partial(_database, reader, sqlite))
+        _gather(report, ledger, "database", partial(_counted, reader, report))
         _gather(report, ledger, "audit", partial(_audit, reader, report, sqlite))
         for check, words, sql in _STATEMENTS:
             _gather(report, ledger, check, partial(_asked, reader, words, sql))
@@ -204,6 +205,11 @@ def _database(reader: Reader, sqlite: bool) -> Found:
             yield "the file", str(told)
     for table, number, owner, _ in reader.query("PRAGMA foreign_key_check"):
         yield f"{table} {number}", f"a row of {table} points to one of {owner} that is not there"
+
+
+def _counted(reader: Reader, report: Report) -> Found:
+    report.rows.update(counts(reader))
+    yield from ()
 
 
 def _audit(reader: Reader, report: Report, sqlite: bool) -> Found:
