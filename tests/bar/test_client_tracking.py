@@ -32,3 +32,5 @@ def test_the_client_of_mlflow(server: Server, tmp_path: Path) -> None:
     assert run_client("mlflow_tracking.py", server.url, tmp_path).endswith("done\n")
     runs = Shell(server.folder).json("runs", "--limit", "3")["runs"]
     assert [one["kind"] for one in runs] == ["tracked"] * 3
+    shown = Shell(server.folder).json("show", runs[0]["id"])
+    assert shown["client"]["experiment"] == "exp 0" and shown["client"]["tags"]["mlflow.runName"] == "child"

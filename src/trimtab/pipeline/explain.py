@@ -22,7 +22,7 @@ from trimtab.pipeline.lineage import (
     version_of,
 )
 from trimtab.pipeline.plan import Plan
-from trimtab.store import facts, live
+from trimtab.store import facts, live, tracking
 from trimtab.store.ledger import Reader
 from trimtab.store.store import Store
 
@@ -248,6 +248,7 @@ def _show_run(reader: Reader, run: Run) -> Data:
             {"version": version.ref, "id": version.id, "state": version.state}
             for version in facts.made_by(reader, run.id)
         ],
+        "client": tracking.as_data(reader, run.id),
         "metrics": facts.metrics_of(reader, run.id),
         "verdicts": facts.verdicts_by(reader, run.id),
         "children": [_head(child) for child in facts.list_runs(reader, parent=run.id)],

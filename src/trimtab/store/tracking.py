@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
-from trimtab.core.clock import from_micros
 from trimtab.core.errors import BadInput, Conflict, NotFound
 from trimtab.core.ids import new_hex
 from trimtab.core.nouns import Data, RunState
@@ -430,7 +429,19 @@ def put_params(tx: Tx, subject: str, params: Mapping[str, str], told: str) -> No
     )
 
 
-def as_data(run: TrackedRun) -> Data:
-    """Return what only its client knows of a run, for ``show``."""
-    started = from_micros(run.start_ms * 1000).isoformat()
-    return {"experiment": run.experiment, "name": run.name, "status": run.status, "started_at": started}
+def as_data(reader: Reader, run_id: str) -> Data:
+    """Return what only its client knows of a run, for ``show``; nothing for a run that no client made."""
+    rows = reader.query(f"{_RUN} WHERE run_id=?", (run_id,))
+    if not rows:
+        return {}
+    run = runs_of(reader, rows)[0]
+    return {
+        "experiment": get_experiment(reader, run.experiment).name,
+        "experiment_id": run.experiment,
+        "status": run.status,
+        "stage": run.stage,
+        "user": run.user_id,
+        "artifacts": run.root,
+        "params": run.params,
+        "tags": run.tags,
+    }
