@@ -14,6 +14,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MLFLOW = ("mlflow-skinny==3.12.0",)
+WHOLE = ("mlflow==3.12.0",)
 OTEL = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 
 

@@ -162,6 +162,14 @@ def test_models_that_runs_used_and_made(api: Any) -> None:
     refused(api, "POST", "runs/outputs", "RESOURCE_DOES_NOT_EXIST", run_id=ident, models=[{"model_id": "m-none"}])
 
 
+def test_runs_by_their_old_name(api: Any) -> None:
+    """Old clients and the pages say run_uuid, in bodies and in queries."""
+    ident = start(api)
+    assert send(api, "GET", "runs/get", run_uuid=ident)["run"]["info"]["run_id"] == ident
+    assert send(api, "GET", "artifacts/list", run_uuid=ident)["files"] == []
+    send(api, "POST", "runs/set-tag", run_uuid=ident, key="a", value="b")
+
+
 def test_a_model_as_old_clients_log_it(api: Any) -> None:
     """Each model is added to the run's tag, and what is none is refused."""
     ident = start(api)

@@ -5,8 +5,17 @@ import math
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag
-from mlflow.entities import ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 client = MlflowClient()
@@ -97,6 +106,7 @@ for place in range(25):
 
 
 def names_of(filter_string, order_by=None, **more):
+    """Return the names of the runs that a filter lets through, in order."""
     found = client.search_runs([home], filter_string, order_by=order_by, **more)
     return [one.info.run_name for one in found]
 

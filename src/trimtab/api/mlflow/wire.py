@@ -96,8 +96,8 @@ def arguments(given: Data, spec: Spec, query: Mapping[str, Sequence[str]] | None
     found: Data = {}
     for name, field in spec.items():
         value = _of_query(name, field, query) if query is not None else given.get(name)
-        if name == "run_id" and value is None and query is None:
-            value = given.get("run_uuid")
+        if name == "run_id" and value is None:  # old clients and the pages call it otherwise
+            value = given.get("run_uuid") if query is None else _of_query("run_uuid", field, query)
         if value is None or value == "":
             if field.required:
                 raise MlflowError(f"Missing value for required parameter '{name}'.{_HINT}")
