@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import asset, endpoint, graph, init, ledger, run, server, sql
+from trimtab.cli import asset, endpoint, graph, imports, init, ledger, run, server, sql
 from trimtab.cli.output import fail
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (init, run, endpoint, asset, graph, sql, ledger, server):
+for room in (init, run, endpoint, asset, graph, sql, ledger, server, imports):
     room.register(app)
 
 

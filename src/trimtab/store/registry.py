@@ -109,7 +109,7 @@ def create_registered(
         BadInput: it belongs to the pipeline, or to an endpoint.
     """
     tags = tags or {}
-    _need_free(tx, name, prompt=PROMPT in tags)
+    need_free(tx, name, prompt=PROMPT in tags)
     ident, scope = f"ast_{new_hex()}", (tx.workspace, tx.environment)
     kind = "prompt" if PROMPT in tags else "model"
     tx.execute(
@@ -137,7 +137,13 @@ def is_prompt(reader: Reader, asset_id: str) -> bool:
     return bool(reader.query("SELECT 1 FROM asset WHERE id=? AND kind='prompt'", (asset_id,)))
 
 
-def _need_free(tx: Tx, name: str, *, prompt: bool, itself: str = "") -> None:
+def need_free(tx: Tx, name: str, *, prompt: bool, itself: str = "") -> None:
+    """Check that a name can be registered; ``itself`` is the asset that may have it already.
+
+    Raises:
+        Conflict: clients have registered it before.
+        BadInput: it belongs to the pipeline, or to an endpoint.
+    """
     sql = "SELECT id, kind, spec FROM asset WHERE workspace=? AND space='' AND name=?"
     for ident, kind, spec in tx.query(sql, (tx.workspace, name)):
         if ident == itself:
@@ -225,7 +231,7 @@ def rename_registered(tx: Tx, name: str, new_name: str, *, now_ms: int) -> Regis
         BadInput: it belongs to the pipeline, or to an endpoint.
     """
     ident = need_registered(tx, name)
-    _need_free(tx, new_name, prompt=False, itself=ident)
+    need_free(tx, new_name, prompt=False, itself=ident)
     tx.execute("UPDATE asset SET name=? WHERE id=?", (new_name, ident))
     tx.execute("UPDATE registered_version SET updated_ms=? WHERE asset_id=? AND deleted=0", (now_ms, ident))
     _touch(tx, ident, now_ms)
