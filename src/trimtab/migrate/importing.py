@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trimtab.core.errors import WrongUse
+from trimtab.migrate.asking import Server
 from trimtab.migrate.database import DatabaseSource
+from trimtab.migrate.files import FilesSource
 from trimtab.migrate.models import move_models, move_registry
 from trimtab.migrate.move import Move, Watch
 from trimtab.migrate.report import Report
 from trimtab.migrate.roots import Roots
 from trimtab.migrate.runs import move_experiments, move_runs
+from trimtab.migrate.server import ServerSource
 from trimtab.migrate.source import Source
 from trimtab.migrate.tables import Tables, open_rows
 from trimtab.migrate.traces import move_traces
@@ -31,10 +33,10 @@ def open_source(location: str, *, artifacts: str = "") -> Source:
     """
     roots = Roots(Path(artifacts).resolve() if artifacts else None, Path.cwd())
     if location.startswith(("http://", "https://")):
-        raise WrongUse("a server cannot be read yet", where="source")
+        return ServerSource(Server(location), roots)
     path = Path(location.removeprefix("file://").removeprefix("file:"))
     if path.is_dir():
-        raise WrongUse("a folder cannot be read yet", where="source")
+        return FilesSource(path, roots)
     return DatabaseSource(Tables(open_rows(location)), roots)
 
 
