@@ -125,7 +125,7 @@ def test_a_version_is_made_by_its_run(ledger: Ledger) -> None:
     far = add(ledger, source="s3://far/m", model_id=model_id)
     assert (registry.root_of(ledger, far), far.run_id) == ("s3://far/m", run)
     told = models.get_model(ledger, model_id).tags["mlflow.modelVersions"]
-    assert told == '[{"name":"fraud","version":1},{"name":"fraud","version":4}]'
+    assert told == '[{"name": "fraud", "version": 1}, {"name": "fraud", "version": 4}]'
 
 
 def test_sources_that_mean_nothing_here(ledger: Ledger) -> None:

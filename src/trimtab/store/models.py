@@ -85,17 +85,17 @@ def create_model(
         experiment: its number.
         name: of the model; several may share one, and are its versions.
         type: what its client calls its type.
-        run_id: 32 hex digits of the run that logs it, or empty.
+        run_id: of the run that logs it, or empty; one that is not known is kept as text.
         params: of the model.
         tags: its tags.
         now_ms: when.
 
     Raises:
-        NotFound: there is no such experiment or run.
+        NotFound: there is no such experiment.
         BadInput: the run is deleted.
     """
     home = get_experiment(tx, experiment)
-    ledger_run = need_run(tx, run_id) if run_id else ""
+    ledger_run = _known_run(tx, run_id) if run_id else ""
     model_id = f"m-{new_hex()}"
     version_id, scope = version_of(model_id), (tx.workspace, tx.environment)
     asset_id, number = _next_version(tx, f"{experiment}/{name}", now_ms)
@@ -119,6 +119,13 @@ def create_model(
     put_tags(tx, version_id, tags)
     tx.note(version_id, model=name, experiment=experiment)
     return get_model(tx, model_id)
+
+
+def _known_run(tx: Tx, run_id: str) -> str:
+    try:
+        return need_run(tx, run_id)
+    except NotFound:
+        return ""
 
 
 def _next_version(tx: Tx, name: str, now_ms: int) -> tuple[str, int]:

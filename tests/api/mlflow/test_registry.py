@@ -142,7 +142,7 @@ def test_a_logged_model_becomes_a_version(api: Any) -> None:
     ]
     assert uris == [model["artifact_uri"]] * 2 + [f"mlflow-artifacts:/0/{run}/artifacts/other"]
     tags = send(api, "GET", f"{V2}/logged-models/{model['model_id']}")["model"]["info"]["tags"]
-    assert tags == [{"key": "mlflow.modelVersions", "value": '[{"name":"fraud","version":1}]'}]
+    assert tags == [{"key": "mlflow.modelVersions", "value": '[{"name": "fraud", "version": 1}]'}]
 
 
 PATHS = [
@@ -175,7 +175,8 @@ def test_sources_on_a_clients_own_disk(api: Any) -> None:
     assert add(api, source=f"{root}/model", run_id=run["run_id"])["source"] == f"{root}/model"
     plain = root.removeprefix("file://")
     assert add(api, source=plain, run_id=run["run_id"])["version"] == "2"
-    for source in (f"{plain}x", f"{plain}/../y", "/data", f"{root}/%2e%2e/z"):
+    assert add(api, source=f"{root}/model/..", run_id=run["run_id"])["version"] == "3"
+    for source in (f"{plain}x", f"{plain}/../y", f"{root}/a/../../y", "/data", f"{root}/%2e%2e/z"):
         text = refused(api, "POST", f"{VERSIONS}/create", name="fraud", source=source, run_id=run["run_id"])
         assert "To use a local path as a model version source, the run_id request parameter has to be" in text
 

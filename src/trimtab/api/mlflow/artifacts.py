@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,12 @@ from trimtab.store.store import Store
 
 T = TypeVar("T")
 SCHEME = "mlflow-artifacts:"
+_MOST_UPLOADED = 10 << 20
+_TEXT = re.compile(
+    r"txt|log|err|cfg|conf|cnf|cf|ini|properties|prop|hocon|toml|yaml|yml|xml|json|js|py|py3|csv|tsv|md|rst|MLmodel"
+    r"|mlproject"
+)
+_PLAIN_NAME = re.compile(r"[\w!#$%&+.^`|~-]+", re.ASCII)
 
 
 class Artifacts:
@@ -46,6 +53,13 @@ class Artifacts:
 
         self.store.ledger.write(write, what="put artifact")
 
+    def keep_bytes(self, path: str, content: bytes) -> None:
+        """Keep a content at a path; it is durable when this returns."""
+        with tempfile.NamedTemporaryFile(prefix="trimtab-") as file:
+            file.write(content)
+            file.flush()
+            self.keep(path, Path(file.name))
+
     def file(self, path: str) -> Path:
         """Return the file that holds the content of a path.
 
@@ -61,16 +75,16 @@ class Artifacts:
 
     def listed(self, given: Data) -> Data:
         """List what lies in a folder of the proxy, by the names there."""
-        folder = given.get("path") or ""
-        found = artifacts.list_artifacts(self.store.ledger, PROXIED, checked_path(folder) if folder else "")
+        folder = folder_of(given.get("path") or "")
+        found = artifacts.list_artifacts(self.store.ledger, PROXIED, folder)
         cut = len(folder) + 1 if folder else 0
         return {"files": [_file(one, one.path[cut:]) for one in found]}
 
     def of_run(self, given: Data) -> Data:
         """List a run's artifacts in one of its folders, by their paths below the run."""
+        folder = folder_of(given.get("path") or "")
         run = tracking.get_run(self.store.ledger, given["run_id"])
-        folder = given.get("path") or ""
-        return {"root_uri": run.root, "files": self.below(run.root, checked_path(folder) if folder else "")}
+        return {"root_uri": run.root, "files": self.below(run.root, folder)}
 
     def below(self, root: str, folder: str) -> list[Data]:
         """Return what lies in a folder below a root of ours, as answers have it.
@@ -91,6 +105,18 @@ class Artifacts:
             text = f"The artifacts at '{root}' are not kept by this server; read them where they are"
             raise MlflowError(text, "NOT_IMPLEMENTED")
         return checked_path(f"{root.removeprefix(SCHEME).strip('/')}/{checked_path(path)}")
+
+
+def folder_of(path: str) -> str:
+    """Return the folder that a request names; nothing, ``.`` and ``./`` are the top.
+
+    Raises:
+        BadInput: it is absolute, or leads out.
+    """
+    if path.startswith("/"):
+        return checked_path(path)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return checked_path("/".join(parts)) if parts else ""
 
 
 def _file(one: Artifact, name: str) -> Data:
@@ -133,40 +159,70 @@ async def upload(kept: Artifacts, path: str, request: Any) -> Any:
     return need("litestar").Response(b"{}", media_type=JSON)
 
 
+async def upload_to_run(kept: Artifacts, path: str, request: Any) -> Any:
+    """Keep the body of a request among the artifacts of the run that its query names; MLflow's pages send so."""
+    asked = request.query_params
+    for name in ("run_uuid", "path"):
+        if not asked.get(name):
+            raise MlflowError(f"Request must specify {name}.")
+    path = checked_path(asked["path"])
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > _MOST_UPLOADED:
+            raise MlflowError("Artifact size is too large. Max size is 10MB.")
+    if not content:
+        raise MlflowError("Request must specify data.")
+    run = tracking.get_run(kept.store.ledger, asked["run_uuid"])
+    await asyncio.to_thread(kept.keep_bytes, kept.at(run.root, path), bytes(content))
+    return need("litestar").Response(b"{}", media_type=JSON)
+
+
 async def download(kept: Artifacts, path: str, request: Any) -> Any:
     """Send the content of a path; a browser is to keep it as a file and not to show it as a page of ours."""
     del request
     file = await asyncio.to_thread(kept.file, path)
     name = path.rpartition("/")[2]
-    return need("litestar.response").File(
-        file,
-        filename=name,
-        media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
-        headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"},
-    )
+    headers = {
+        "content-type": media_type(name),
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
+    }
+    if _PLAIN_NAME.fullmatch(name):
+        headers["content-disposition"] = f"attachment; filename={name}"
+    return need("litestar.response").File(file, filename=name, headers=headers)
+
+
+def media_type(name: str) -> str:
+    """Return the type of a file by its name; what people read as text is ``text/plain``, whatever it is called."""
+    if _TEXT.fullmatch(name.rpartition(".")[2]):
+        return "text/plain"
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 async def of_run(kept: Artifacts, path: str, request: Any) -> Any:
     """Send the artifact that a query names by run and path."""
     asked = request.query_params
+    path = checked_path(asked.get("path") or path)
     run = tracking.get_run(kept.store.ledger, asked.get("run_id") or asked.get("run_uuid") or "")
-    return await download(kept, kept.at(run.root, asked.get("path") or path), request)
+    return await download(kept, kept.at(run.root, path), request)
 
 
 async def of_model(kept: Artifacts, path: str, request: Any) -> Any:
     """Send a file of a logged model."""
+    path = checked_path(request.query_params.get("artifact_file_path") or path)
     known = models.get_model(kept.store.ledger, request.path_params["model_id"])
-    return await download(kept, kept.at(known.root, request.query_params.get("artifact_file_path") or path), request)
+    return await download(kept, kept.at(known.root, path), request)
 
 
 async def of_version(kept: Artifacts, path: str, request: Any) -> Any:
     """Send a file of a registered model's version."""
     asked, ledger = request.query_params, kept.store.ledger
-    number = asked.get("version") or ""
+    path, number = checked_path(asked.get("path") or path), asked.get("version") or ""
     if not number.isdecimal() or len(number) > 18:
         raise MlflowError(f"Invalid value {number!r} for parameter 'version' supplied.")
     known = registry.get_version(ledger, asked.get("name") or "", int(number))
-    return await download(kept, kept.at(registry.root_of(ledger, known), asked.get("path") or path), request)
+    return await download(kept, kept.at(registry.root_of(ledger, known), path), request)
 
 
 async def delete(kept: Artifacts, path: str, request: Any) -> Any:

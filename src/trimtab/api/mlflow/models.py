@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from trimtab.api.mlflow import limits
-from trimtab.api.mlflow.artifacts import Artifacts
+from trimtab.api.mlflow.artifacts import Artifacts, folder_of
 from trimtab.api.mlflow.entities import pairs, point_data
 from trimtab.api.mlflow.items import params_from, tags_from
-from trimtab.api.mlflow.tracking import experiment_number, now_ms
+from trimtab.api.mlflow.tracking import experiment_number, now_ms, random_name
 from trimtab.api.mlflow.wire import LIST, NEEDED, TEXT, MlflowError, Spec
 from trimtab.core.nouns import Data
 from trimtab.store import models, tracking
-from trimtab.store.artifacts import checked_path
 from trimtab.store.ledger import Tx
 from trimtab.store.models import LoggedModel, ModelMetric
 from trimtab.store.store import Store
 
+_BAD = ("/", ":", ".", "%", '"', "'")
 _STATUS = dict(enumerate(get_args(models.Status), start=1))
 
 
@@ -41,7 +41,7 @@ class Models:
             lambda tx: models.create_model(
                 tx,
                 experiment=experiment_number(given["experiment_id"]),
-                name=given.get("name") or "model",
+                name=_name(given),
                 type=given.get("model_type") or "",
                 run_id=given.get("source_run_id") or "",
                 params=params,
@@ -110,10 +110,20 @@ class Models:
 
     def artifacts(self, given: Data) -> Data:
         """List a model's files in one of its folders."""
+        folder = folder_of(given.get("artifact_directory_path") or "")
         known = models.get_model(self._ledger, given["model_id"])
-        folder = given.get("artifact_directory_path") or ""
-        below = self._kept.below(known.root, checked_path(folder) if folder else "")
+        below = self._kept.below(known.root, folder)
         return {"root_uri": known.root, "files": below}
+
+
+def _name(given: Data) -> str:
+    name: str = given.get("name") or random_name()
+    if any(sign in name for sign in _BAD):
+        raise MlflowError(
+            f"Invalid model name ({name!r}) provided. Model name must be a non-empty string and cannot contain the"
+            f" following characters: {_BAD}"
+        )
+    return name
 
 
 def metric_data(model_id: str, one: ModelMetric) -> Data:

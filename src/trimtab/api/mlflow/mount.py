@@ -24,6 +24,7 @@ from trimtab.api.mlflow.artifacts import (
     of_version,
     streamed,
     upload,
+    upload_to_run,
 )
 from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
@@ -127,6 +128,8 @@ def _mount_artifacts(routes: Routes, kept: Artifacts, uploads: Uploads) -> None:
         ("/ajax-api/2.0/mlflow/logged-models/{model_id:str}/artifacts/files", of_model),
     ):
         routes.add("GET", at, find, permission="read", wire=streamed(find, kept))
+    sent = "/ajax-api/2.0/mlflow/upload-artifact"
+    routes.add("POST", sent, upload_to_run, permission="track", limit=_LIMIT * 10, wire=streamed(upload_to_run, kept))
     for prefix in _PREFIXES:
         mpu = f"{prefix}/2.0/mlflow-artifacts/mpu"
         for name, act in (("create", multipart.begin), ("complete", multipart.end), ("abort", multipart.drop)):

@@ -361,7 +361,7 @@ def _parts(source: str) -> tuple[str, str]:
 def _plain_path(source: str) -> str | None:
     """Return the absolute path that a local source names, without asking the file system; None for any other."""
     path = unquote(_parts(source)[1]) if _scheme(source) else source
-    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+    if not path.startswith("/") or "\0" in path:
         return None
     return posixpath.normpath(path)
 

@@ -149,7 +149,7 @@ class Tracking:
                 "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values"
                 f" (run_name='{name}', mlflow.runName='{named}')."
             )
-        name = name or named or _random_name()
+        name = name or named or random_name()
         tags.setdefault("mlflow.runName", name)
         experiment = experiment_number(given.get("experiment_id") or "0")
         made = self._ledger.write(
@@ -318,7 +318,8 @@ def stages_of(view: Any) -> tuple[str, ...]:
     return _VIEWS[names[place - 1]]
 
 
-def _random_name() -> str:
+def random_name() -> str:
+    """Return a name for what its client gave none."""
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(900) + 100}"
 
 
