@@ -12,6 +12,8 @@ import typer
 from trimtab.app import App, open_app
 from trimtab.cli.output import Dir, Env, Json, emit, table
 from trimtab.cli.progress import watcher
+from trimtab.cli.script import is_script, run_script
+from trimtab.cli.server import project_here
 from trimtab.core.errors import Refused, WrongUse
 from trimtab.pipeline.execute import Report, execute
 from trimtab.pipeline.manifest import load_manifest
@@ -71,7 +73,12 @@ def register(app: typer.Typer) -> None:
         env: Env = "dev",
         store: Dir = None,
     ) -> int:
-        """Make the plan and execute exactly that; what has not changed is reused."""
+        """Make the plan and execute exactly that; what has not changed is reused.
+
+        `trimtab run SCRIPT.py [-- ARGUMENT...]` runs a script as it is, and records what it fits and logs.
+        """
+        if is_script(targets or ()):
+            return _run_script(targets or [], as_json=as_json, env=env, store=store, actor=actor)
         with open_app(Path.cwd(), environment=env, store=store, actor=actor) as opened:
             made, _ = _plan(opened, targets or (), params or (), override, applied)
             with watcher(made, quiet=as_json) as on_event:
@@ -85,6 +92,16 @@ def register(app: typer.Typer) -> None:
                 )
         emit(report, as_json, lambda: _show_report(report))
         return report.exit_code
+
+
+def _run_script(words: Sequence[str], *, as_json: bool, env: str, store: Path | None, actor: str) -> int:
+    project = project_here()
+    told = run_script(
+        words, root=store or (project.store if project else Path.cwd() / ".trimtab"), environment=env, by=actor
+    )
+    text = f"{told['run']} is {told['state']}; it holds {len(told['children'])} runs of MLflow's client"
+    emit(told, as_json, lambda: print(text))
+    return int(told["code"])
 
 
 def _plan(

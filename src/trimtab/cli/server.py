@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         if mlflow_ui:
             find_pages()
         _refuse_unsafe(host, clock, auth)
-        project = _project()
+        project = project_here()
         root = store or (project.store if project else Path.cwd() / ".trimtab")
         if project:
             project.check_environment(env)
@@ -101,7 +101,8 @@ def _refuse_unsafe(host: str, clock: str | None, auth: str) -> None:
         raise WrongUse(f"--clock simulated is refused on {host}", fix="use --host 127.0.0.1")
 
 
-def _project() -> Project | None:
+def project_here() -> Project | None:
+    """Return the project of the current folder, if it lies in one."""
     try:
         return find_project(Path.cwd())
     except NotFound:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 Stage = Literal["active", "deleted"]
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 KIND = "tracked"
+WITHIN = "trimtab.run"
+"""The tag by which a client's run names the run of ours that it is a part of."""
 STATES: Mapping[str, RunState] = {
     "RUNNING": "running",
     "SCHEDULED": "running",
@@ -274,9 +276,11 @@ def _require_active(experiment: Experiment) -> None:
 
 
 def _parent(tx: Tx, tags: Mapping[str, str]) -> str:
-    """Return the id of the run that a client says this one is nested in, if that is on record."""
-    parent = f"run_{tags.get('mlflow.parentRunId', '')}"
-    return parent if tx.query("SELECT 1 FROM tracked WHERE run_id=?", (parent,)) else ""
+    """Return the id of the run that a client says this one is nested in, or runs within, if that is on record."""
+    for parent in (f"run_{tags.get('mlflow.parentRunId', '')}", tags.get(WITHIN, "")):
+        if tx.query("SELECT 1 FROM run WHERE id=? AND workspace=?", (parent, tx.workspace)):
+            return parent
+    return ""
 
 
 def _micros(ms: int, field: str) -> int:
