@@ -86,7 +86,7 @@ def _show(report: Report, dry_run: bool) -> None:
     for old, new in data["renumbered"].items():
         print(f"experiment {old} there is {new} here")
     for one in report.problems[:_SHOWN]:
-        print(f"{one.why}: {one.what} {one.ident}: {one.reason}")
+        print(f"{one.why}: {' '.join(filter(None, (one.what, one.ident)))}: {one.reason}")
     more = len(report.problems) - _SHOWN + report.more
     if more > 0:
         print(f"and {more} more; --json names them")

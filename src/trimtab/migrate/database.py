@@ -132,28 +132,25 @@ class DatabaseSource:
 
     def points(self, run: TrackedRun) -> Iterator[Sequence[Point]]:
         """Yield all points of a run in pages, by name, step and time."""
-        name = ""
+        names = ("key", "step", "timestamp", "value", "is_nan")
+        hint = self._tables.rows.hint("metrics", "index_metrics_run_uuid_key_step")
+        page: list[Row] = []
+        last: Row = ("", 0, 0, 0.0, False)
         while True:
-            sql = "SELECT min(key) FROM metrics WHERE run_uuid=? AND key>?"
-            name = self._tables.rows.query(sql, (run.id, name))[0][0]
-            if name is None:
+            if len(page) == PAGE:
+                # The rest of a metric by its steps: a page costs as much at the end of a long history as at its begin.
+                rest = f"{hint} WHERE run_uuid=? AND key=? AND step>=? AND (step, timestamp, value, is_nan) > (?,?,?,?)"
+                params: list[Any] = [run.id, last[0], last[1], *last[1:]]
+            else:
+                rest, params = f"{hint} WHERE run_uuid=? AND key>?", [run.id, last[0]]
+            more = len(page) == PAGE
+            order = f"{rest} ORDER BY key, step, timestamp, value, is_nan LIMIT {PAGE}"
+            page = self._tables.select("metrics", names, order, params)
+            if page:
+                last = page[-1]
+                yield [_point(*row) for row in page]
+            elif not more:
                 return
-            yield from self._history(run.id, name)
-
-    def _history(self, run_id: str, name: str) -> Iterator[Sequence[Point]]:
-        after: Row | None = None
-        while True:
-            more = "" if after is None else " AND step>=? AND (step, timestamp, value, is_nan) > (?,?,?,?)"
-            last = [] if after is None else [after[0], *after]
-            rest = f"WHERE run_uuid=? AND key=?{more} ORDER BY step, timestamp, value, is_nan LIMIT {PAGE}"
-            rows = self._tables.select("metrics", ("step", "timestamp", "value", "is_nan"), rest, [run_id, name, *last])
-            if rows:
-                yield [
-                    Point(name, float("nan") if nan else float(value), step, at * 1000) for step, at, value, nan in rows
-                ]
-            if len(rows) < PAGE:
-                return
-            after = rows[-1]
 
     def models(self, homes: Sequence[int]) -> Iterator[LoggedModel | Broken]:
         """Yield the logged models of experiments."""
@@ -272,6 +269,10 @@ _REGISTRY = (
     ("versions", "model_versions", f"current_stage<>'{GONE}'"),
     ("aliases", "registered_model_aliases", "1=1"),
 )
+
+
+def _point(name: str, step: int, at: int, value: float, nan: Any) -> Point:
+    return Point(name, float("nan") if nan else float(value), step, at * 1000)
 
 
 def _metric(row: Row) -> ModelMetric:

@@ -181,6 +181,8 @@ def _here(move: Move, place: str) -> str:
         rows = _asked(move, "SELECT root FROM tracked WHERE run_id=?", f"run_{ident}")
     else:
         return ""
+    if move.dry:
+        return place
     return "/".join([str(rows[0][0]).rstrip("/"), *([path] if path else [])]) if rows else ""
 
 

@@ -3,14 +3,23 @@
 import math
 import sys
 import tempfile
-import warnings
+from contextlib import suppress
 from pathlib import Path
 
-warnings.simplefilter("ignore")
-
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.entities import AssessmentSource, Expectation, Feedback, LoggedModelOutput
+from mlflow.entities import (
+    AssessmentSource,
+    Dataset,
+    DatasetInput,
+    Expectation,
+    Feedback,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
 
 URI, POINTS = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 25
 mlflow.set_tracking_uri(URI)
@@ -21,7 +30,9 @@ gone = client.create_experiment("moved/gone")
 elsewhere = client.create_experiment("moved/elsewhere", artifact_location="s3://bucket/nowhere")
 
 # Runs: nested, failed, running, deleted.
-run = client.create_run(first, run_name="whole", tags={"mlflow.user": "ada", "colour": "blue"}, start_time=1_700_000_000_000)
+run = client.create_run(
+    first, run_name="whole", tags={"mlflow.user": "ada", "colour": "blue"}, start_time=1_700_000_000_000
+)
 ident = run.info.run_id
 values = [0.5, -0.0, math.nan, math.inf, -math.inf, 1e-320, 1 / 3]
 points = [Metric("loss", values[i % len(values)], 1_700_000_000_000 + i, i) for i in range(POINTS)]
@@ -72,8 +83,14 @@ client.create_logged_model(first, name="unfinished")
 client.create_registered_model("moved-model", tags={"owner": "ada"}, description="what it is")
 for place in range(3):
     source = [f"models:/{model.model_id}", f"runs:/{ident}/out", f"{run.info.artifact_uri}/out"][place]
-    client.create_model_version("moved-model", source, run_id=ident, tags={"place": str(place)}, description=f"v{place}",
-                                model_id=model.model_id if place == 0 else None)  # fmt: skip
+    client.create_model_version(
+        "moved-model",
+        source,
+        run_id=ident,
+        tags={"place": str(place)},
+        description=f"v{place}",
+        model_id=model.model_id if place == 0 else None,
+    )
 client.delete_model_version("moved-model", "2")
 client.set_registered_model_alias("moved-model", "champion", "1")
 client.transition_model_version_stage("moved-model", "3", "Production")
@@ -89,27 +106,30 @@ mlflow.set_experiment(experiment_id=first)
 
 @mlflow.trace(span_type="TOOL", attributes={"size": 3, "ratio": 0.5, "flags": [True, None]})
 def look_up(word: str) -> dict:
+    """Return a word with something about it."""
     mlflow.get_current_active_span().add_event(mlflow.entities.SpanEvent("found", attributes={"count": 2}))
     return {"word": word, "big": 2**40}
 
 
 @mlflow.trace(span_type="AGENT")
 def answer(question: str) -> str:
-    mlflow.update_current_trace(tags={"tone": "calm"}, metadata={"mlflow.trace.session": "s-1"}, client_request_id="c-1")
+    """Return an answer."""
+    mlflow.update_current_trace(
+        tags={"tone": "calm"}, metadata={"mlflow.trace.session": "s-1"}, client_request_id="c-1"
+    )
     return look_up(question)["word"] * 2
 
 
 @mlflow.trace
 def fails() -> None:
+    """Raise."""
     raise ValueError("no")
 
 
 answer("ahoy")
 trace_id = mlflow.get_last_active_trace_id()
-try:
+with suppress(ValueError):
     fails()
-except ValueError:
-    pass
 mlflow.flush_trace_async_logging()
 source = AssessmentSource("HUMAN", "ada")
 mlflow.log_assessment(trace_id, Feedback(name="good", value=True, source=source, rationale="it is"))
