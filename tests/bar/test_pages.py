@@ -71,6 +71,9 @@ def test_a_page_shows_what_was_recorded(
     server: Server, shown: dict[str, str], tmp_path: Path, page: str, words: list[str]
 ) -> None:
     """What the client wrote stands on the page, and no error does."""
-    found = _page(f"{server.url}/{page.format(**shown)}", tmp_path)
+    for attempt in range(3):  # on a busy machine the browser's time may run out before the page's
+        found = _page(f"{server.url}/{page.format(**shown)}", tmp_path / str(attempt))
+        if all(word in found for word in words):
+            break
     assert [word for word in words if word not in found] == []
     assert "ENDPOINT_NOT_FOUND" not in found and "INTERNAL_ERROR" not in found

@@ -17,10 +17,13 @@ from trimtab.store.layout import Home
 from trimtab.store.ledgercheck import Report, as_data, check_ledger
 from trimtab.store.roots import choose
 from trimtab.store.store import Store
+from trimtab.store.transfer import Copied, copy_ledger, export_ledger, import_ledger, need_still
 
 Url = Annotated[
     str, typer.Option("--ledger", metavar="URL|FILE", help="The ledger; by default the store's own, wherever it lies.")
 ]
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Holds the rows; made by export.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +43,47 @@ def register(app: typer.Typer) -> None:
             report = check_ledger(opened.ledger, opened.blobs, deep=deep)
         emit(as_data(report), as_json, lambda: _checked(report))
         return 1 if report.found else 0
+
+    @group.command("export")
+    def export(file: File, as_json: Json = False, ledger: Url = "", store: Dir = None) -> int:
+        """Write every row of the ledger, as it stands at one moment, to a file."""
+        with _opened(store, ledger) as opened:
+            copied = export_ledger(opened.ledger, file)
+        _tell(copied, f"{copied.total} rows are in {file}; blobs and tables are not in it", as_json)
+        return 0
+
+    @group.command("import")
+    def import_(file: File, as_json: Json = False, ledger: Url = "", store: Dir = None) -> int:
+        """Put every row of a file into a new ledger: all of them, exactly, or nothing."""
+        with _opened(store, ledger, new=True) as opened:
+            copied = import_ledger(opened.ledger, file)
+            where = opened.ledger.where
+        _tell(copied, f"{copied.total} rows of {file} are in {where}", as_json)
+        return 0
+
+    @group.command("migrate")
+    def migrate(
+        target: Annotated[str, typer.Argument(metavar="URL|FILE", help="Empty: postgresql://..., or a file.")],
+        as_json: Json = False,
+        ledger: Url = "",
+        store: Dir = None,
+    ) -> int:
+        """Copy every row of the ledger into another database: all of them, exactly, or nothing."""
+        with _opened(store, ledger) as opened:
+            need_still(opened.ledger)
+            with open_ledger(target, actor="ledger") as other:
+                copied = copy_ledger(opened.ledger, other)
+                where = other.where
+            text = (
+                f"{copied.total} rows are in {where}; the ledger at {opened.ledger.where} is as it was.\n"
+                f"Say `ledger: {where}` in trimtab.yaml, or start with `trimtab up --ledger {where}`"
+            )
+        _tell(copied, text, as_json)
+        return 0
+
+
+def _tell(copied: Copied, text: str, as_json: bool) -> None:
+    emit({"rows": dict(copied.rows), "count": copied.total}, as_json, lambda: print(text))
 
 
 @contextmanager
