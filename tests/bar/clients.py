@@ -14,7 +14,8 @@ import pytest
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MLFLOW = ("mlflow-skinny==3.12.0",)
-WHOLE = ("mlflow==3.12.0",)
+WHOLE = ("mlflow==3.12.0", "lightgbm", "psutil")
+"""With scikit-learn, pandas and matplotlib, which the whole of it needs, and more that it logs by itself."""
 OTEL = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 
 
@@ -45,7 +46,16 @@ def python_with(*packages: str) -> Path:
     return folder / "bin" / "python"
 
 
-def run_client(script: str, url: str, folder: Path, *words: str, packages: tuple[str, ...] = MLFLOW) -> str:
+def run_client(
+    script: str,
+    url: str,
+    folder: Path,
+    *words: str,
+    packages: tuple[str, ...] = MLFLOW,
+    token: str = "",
+    timeout: float = 120,
+    **more: str,
+) -> str:
     """Run a script of ``SCRIPTS`` against a server and return what it printed; it must end well.
 
     Args:
@@ -54,14 +64,18 @@ def run_client(script: str, url: str, folder: Path, *words: str, packages: tuple
         folder: where it runs.
         words: more arguments.
         packages: what it needs.
+        token: what the server asks for.
+        timeout: in seconds.
+        more: environment variables.
     """
     python = python_with(*packages)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "OTEL", "PYTHON"))}
     # A server that fails is heard at once and not asked again for minutes.
     env |= {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "GIT_PYTHON_REFRESH": "quiet"}
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true"} | ({"MLFLOW_TRACKING_TOKEN": token} if token else {}) | more
     done = subprocess.run(
         [str(python), str(SCRIPTS / script), url, *words],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=env, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert done.returncode == 0, f"{script} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trimtab.api.mlflow.wire import MlflowError
 from trimtab.core.errors import BadInput, TrimtabError, Unavailable
 from trimtab.core.nouns import Data
 from trimtab.migrate.report import Report
@@ -91,6 +92,8 @@ class Move:
             raise
         except TrimtabError as error:
             self.report.tell("refused", kind, ident, error.message)
+        except (ValueError, MlflowError, PermissionError, FileNotFoundError) as error:
+            self.report.tell("refused", kind, ident, f"it cannot be read: {error}")
 
     def gone(self, kind: str, ident: str) -> None:
         """Tell of something that came over once and was deleted here since."""

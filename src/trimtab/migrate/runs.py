@@ -8,7 +8,7 @@ from msgspec.structs import asdict, replace
 
 from trimtab.api.mlflow import limits
 from trimtab.api.mlflow.tracking import ROOT
-from trimtab.core.errors import NotFound, closest
+from trimtab.core.errors import NotFound, WrongUse, closest
 from trimtab.core.nouns import Data
 from trimtab.migrate.fits import Measured, fitting, why_not
 from trimtab.migrate.move import Home, Move, fields_differ
@@ -29,6 +29,7 @@ def move_experiments(move: Move) -> None:
 
     Raises:
         NotFound: none has a name that is wanted.
+        WrongUse: their files are behind a server, and neither it nor its folder is known.
     """
     known: list[str] = []
     for given in move.source.experiments():
@@ -36,6 +37,13 @@ def move_experiments(move: Move) -> None:
             move.broken(given)
             continue
         known.append(given.name)
+        if given.root.startswith(bring.SCHEME) and move.source.files(given.root) is None:
+            raise WrongUse(
+                f"the files of {given.name!r} are behind MLflow's server, at {given.root}",
+                where=move.source.where,
+                fix="give --artifacts with the folder that the server keeps (mlartifacts, if it was not told), or give"
+                " the server's URL in place of this one",
+            )
         if not move.names or given.name in move.names:
             move.saw("experiments")
             move.unit("experiment", given.name, lambda given=given: _experiment(move, given))  # type: ignore[misc]

@@ -10,7 +10,7 @@ import asyncio
 import re
 from typing import Any
 
-from trimtab.core.errors import BadInput, Unavailable
+from trimtab.core.errors import Unavailable
 from trimtab.serve.wire import head_of
 
 STREAMED = re.compile(
@@ -33,24 +33,21 @@ async def relay(path: str, scope: Any, target: str, headers: list[tuple[str, str
         headers: those that are passed on.
         protocol: the caller's side.
 
+    A body whose length is not told (clients send an empty file so) is passed on in chunks.
+
     Raises:
         Unavailable: the control process does not answer, or its answer broke off before it began.
-        BadInput: the body's length is not told.
     """
-    length = scope.headers.get("content-length")
-    if scope.method in ("PUT", "POST") and length is None and scope.headers.get("transfer-encoding") is not None:
-        raise BadInput("the body's length is not told", where="Content-Length", fix="send it")
+    length = int(scope.headers.get("content-length") or 0)
+    chunked = not length and scope.headers.get("transfer-encoding") is not None
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_HEAD_LIMIT)
     except OSError as error:
         raise Unavailable("the control process does not answer", where=scope.path, fix="try again") from error
     try:
-        head = head_of(scope.method, target, [*headers, ("connection", "close")], int(length or 0))
-        writer.write(head)
-        if int(length or 0):
-            async for part in protocol:
-                writer.write(bytes(part))
-                await writer.drain()
+        writer.write(head_of(scope.method, target, [*headers, ("connection", "close")], None if chunked else length))
+        if length or chunked:
+            await _send(writer, protocol, chunked)
         await writer.drain()
         raw = await reader.readuntil(b"\r\n\r\n")
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -61,6 +58,15 @@ async def relay(path: str, scope: Any, target: str, headers: list[tuple[str, str
         await _answer(raw, reader, scope, protocol)
     finally:
         writer.close()
+
+
+async def _send(writer: asyncio.StreamWriter, protocol: Any, chunked: bool) -> None:
+    async for part in protocol:
+        if part:
+            writer.write(b"%x\r\n%b\r\n" % (len(part), bytes(part)) if chunked else bytes(part))
+        await writer.drain()
+    if chunked:
+        writer.write(b"0\r\n\r\n")
 
 
 async def _answer(raw: bytes, reader: asyncio.StreamReader, scope: Any, protocol: Any) -> None:

@@ -173,15 +173,23 @@ def _value(head: bytes, name: bytes) -> bytes | None:
     return None if at < 0 else head[at + len(name) + 3 : head.index(b"\r\n", at + 2)].strip()
 
 
-def head_of(method: str, target: str, headers: Mapping[str, str] | list[tuple[str, str]], length: int) -> bytes:
+def head_of(method: str, target: str, headers: Mapping[str, str] | list[tuple[str, str]], length: int | None) -> bytes:
     """Return a request's head.
+
+    Args:
+        method: such as ``GET``.
+        target: the path and query.
+        headers: more headers, which neither tell a length nor an encoding of the transfer.
+        length: of the body in bytes; none if it comes in chunks.
 
     Raises:
         WrongUse: a part contains a line end, which would begin another header.
     """
     items = headers.items() if isinstance(headers, Mapping) else headers
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in items)]
-    if length or method not in ("GET", "HEAD"):
+    if length is None:
+        lines.append("transfer-encoding: chunked")
+    elif length or method not in ("GET", "HEAD"):
         lines.append(f"content-length: {length}")
     if any("\r" in line or "\n" in line for line in lines):
         raise WrongUse("a line end inside a request's head")
