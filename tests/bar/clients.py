@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def run_client(
     packages: tuple[str, ...] = MLFLOW,
     token: str = "",
     timeout: float = 120,
-    **more: str,
+    more: Mapping[str, str] = {},
 ) -> str:
     """Run a script of ``SCRIPTS`` against a server and return what it printed; it must end well.
 
@@ -72,7 +73,7 @@ def run_client(
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "OTEL", "PYTHON"))}
     # A server that fails is heard at once and not asked again for minutes.
     env |= {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "GIT_PYTHON_REFRESH": "quiet"}
-    env |= {"MLFLOW_DISABLE_TELEMETRY": "true"} | ({"MLFLOW_TRACKING_TOKEN": token} if token else {}) | more
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true"} | ({"MLFLOW_TRACKING_TOKEN": token} if token else {}) | dict(more)
     done = subprocess.run(
         [str(python), str(SCRIPTS / script), url, *words],
         cwd=folder, env=env, capture_output=True, text=True, timeout=timeout,

@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def run(server: Server, folder: Path, script: str, **more: str) -> None:
     """Run a script with the server's token; it must come to its last line."""
     token = (server.folder / ".trimtab" / "token").read_text().strip()
-    assert run_client(script, server.url, folder, packages=WHOLE, token=token, **more).endswith("done\n")
+    assert run_client(script, server.url, folder, packages=WHOLE, token=token, more=more).endswith("done\n")
 
 
 def test_autologging(server: Server, tmp_path: Path) -> None:

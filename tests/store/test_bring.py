@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -75,9 +76,15 @@ def test_a_run_is_there_with_all_of_it(home: Ledger) -> None:
     assert bring.files_below(home, found.root) == [("a/b", blob, 4)]
     assert [len(page) for page in bring.points_of(home, f"run_{A}", 1)] == [1, 1]
     ledger_run = facts.get_run(home, f"run_{A}")
-    assert ledger_run.state == "cancelled" and ledger_run.ended_at is not None
+    assert ledger_run is not None and ledger_run.state == "cancelled" and ledger_run.ended_at is not None
     with pytest.raises(Conflict):
         home.write(lambda tx: _put_run(tx, _run(A)), what="test")
+
+
+def _parent(home: Ledger) -> str:
+    run = facts.get_run(home, f"run_{A}")
+    assert run is not None
+    return run.parent_id
 
 
 def test_parents_are_linked_in_any_order(home: Ledger) -> None:
@@ -85,10 +92,10 @@ def test_parents_are_linked_in_any_order(home: Ledger) -> None:
     child = _run(A, tags={"mlflow.parentRunId": B})
     home.write(lambda tx: _put_run(tx, child), what="test")
     home.write(bring.link_parents, what="test")
-    assert facts.get_run(home, f"run_{A}").parent_id == ""
+    assert _parent(home) == ""
     home.write(lambda tx: _put_run(tx, _run(B)), what="test")
     home.write(bring.link_parents, what="test")
-    assert facts.get_run(home, f"run_{A}").parent_id == f"run_{B}"
+    assert _parent(home) == f"run_{B}"
 
 
 def test_a_model_is_the_version_that_its_runs_made(home: Ledger) -> None:
@@ -129,7 +136,7 @@ def test_a_registered_model_keeps_its_numbers_and_aliases(home: Ledger) -> None:
     home.write(lambda tx: _put_run(tx, _run(A), files=[("f", f"sha256:{'2' * 64}", 1)]), what="test")
     home.write(lambda tx: bring.put_registered(tx, given), what="test")
     for number in (2, 5):
-        home.write(lambda tx, n=number: bring.put_version(tx, _version(n), root=_run(A).root), what="test")
+        home.write(partial(bring.put_version, given=_version(number), root=_run(A).root), what="test")
     missing = home.write(lambda tx: bring.put_aliases(tx, "r", {"best": 5, "lost": 3}), what="test")
     found = registry.get_registered(home, "r")
     assert missing == ["lost"] and found.aliases == {"best": 5} and found.updated_ms == 2
@@ -156,7 +163,7 @@ def test_a_trace_says_what_it_said_also_in_a_deleted_experiment(ledger: Ledger) 
     said = [
         assessments.Assessment(trace_id="tr-1", id=ident, kind="feedback", name="n", value={"value": 1}, **more)
         for ident, more in (("a-2", {"overrides": "a-1"}), ("a-1", {"valid": False}))
-    ]  # type: ignore[arg-type]
+    ]
     ledger.write(
         lambda tx: bring.put_trace(
             tx, trace, spans=[span], said=said, links=[("run", A)], files=[("x", "sha256:0", 1)]
