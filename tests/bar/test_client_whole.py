@@ -57,3 +57,8 @@ def test_large_files(server: Server, tmp_path: Path) -> None:
     }
     run(server, tmp_path, "mlflow_parts.py", **parts)
     assert any((server.folder / ".trimtab" / "uploads").glob("*/done"))
+
+
+def test_evaluation_datasets(server: Server, tmp_path: Path) -> None:
+    """Records are merged by their inputs, read, found, linked and removed; a trace becomes a record."""
+    run(server, tmp_path, "mlflow_evalsets.py")

@@ -231,7 +231,31 @@ CREATE TABLE delivery (id TEXT PRIMARY KEY, {_SCOPE}, webhook_id TEXT NOT NULL R
 CREATE INDEX delivery_due ON delivery (webhook_id, state, due, id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _TRACES, _DATASETS, _WEBHOOKS)
+# Evaluation datasets: an asset each, and one record for each different input.
+_EVALSETS = f"""
+CREATE TABLE evalset (id TEXT PRIMARY KEY REFERENCES asset (id), {_SCOPE}, dataset_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+  digest TEXT NOT NULL, schema TEXT, profile TEXT, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, created_by TEXT,
+  updated_by TEXT) STRICT;
+CREATE TABLE evalset_experiment (dataset_id TEXT NOT NULL, {_SCOPE}, experiment INTEGER NOT NULL,
+  PRIMARY KEY (dataset_id, experiment)) STRICT, WITHOUT ROWID;
+CREATE TABLE evalset_record (dataset_id TEXT NOT NULL, {_SCOPE}, hash TEXT NOT NULL, record_id TEXT NOT NULL UNIQUE,
+  inputs TEXT NOT NULL, outputs TEXT, expectations TEXT, tags TEXT NOT NULL, source TEXT, created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL, created_by TEXT, updated_by TEXT, place INTEGER NOT NULL, PRIMARY KEY (dataset_id, hash)) STRICT;
+CREATE INDEX evalset_record_place ON evalset_record (dataset_id, place);
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _FIRST,
+    _SECOND,
+    _THIRD,
+    _FOURTH,
+    _FIFTH,
+    _SIXTH,
+    _TRACES,
+    _DATASETS,
+    _WEBHOOKS,
+    _EVALSETS,
+)
 
 ALTERED: dict[int, str] = {
     4: f"""

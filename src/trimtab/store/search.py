@@ -107,7 +107,7 @@ class Grammar(Struct, frozen=True):
     unsorted: str = "Invalid attribute key '{key}' specified. Valid keys are '{keys}'"
 
 
-def _kinds(table: str) -> tuple[Kind, ...]:
+def kinds(table: str) -> tuple[Kind, ...]:
     """Read a kind from each line: its names, and keys with the words that tell what those may be compared with."""
     kinds = []
     for names, _, rest in (line.partition(":") for line in table.strip().splitlines()):
@@ -122,7 +122,7 @@ def _kinds(table: str) -> tuple[Kind, ...]:
 
 
 RUNS = Grammar(
-    _kinds("""
+    kinds("""
     metric metrics: * number
     tag tags: * text nulls
     param params parameter parameters: * text nulls
@@ -134,13 +134,13 @@ run_id text lists
 )
 """Runs; ``lifecycle_stage`` is no attribute of filters, clients have an argument of its own for it."""
 EXPERIMENTS = Grammar(
-    _kinds("""
+    kinds("""
     attribute: name text; creation_time last_update_time number; experiment_id sorted
     tag tags: * text nulls unsorted"""),
     stranger="Invalid entity type '{prefix}'. Valid entity types are {prefixes}",
 )
 MODELS = Grammar(
-    _kinds("""
+    kinds("""
     attribute: name text; last_updated_timestamp sorted
     tag tags: * text unsorted"""),
     {"timestamp": "last_updated_timestamp"},
@@ -151,7 +151,7 @@ MODELS = Grammar(
 )
 """Registered models."""
 MODEL_VERSIONS = Grammar(
-    _kinds("""
+    kinds("""
     attribute: name text; version_number number; creation_timestamp last_updated_timestamp sorted; \
 run_id text in unsorted; source_path text unsorted
     tag tags: * text unsorted"""),
@@ -160,7 +160,7 @@ run_id text in unsorted; source_path text unsorted
     unquoted=MODELS.unquoted,
 )
 LOGGED_MODELS = Grammar(
-    _kinds("""
+    kinds("""
     metric metrics: * number
     attribute attributes attr model models: name model_id model_type status source_run_id \
 experiment_id text lists; creation_timestamp last_updated_timestamp number
@@ -171,7 +171,7 @@ experiment_id text lists; creation_timestamp last_updated_timestamp number
     refusal="Invalid comparison operator for {kind}s.{key}: '{operator}'. Expected one of {operators}",
 )
 TRACES = Grammar(
-    _kinds("""
+    kinds("""
     tag tags: * traced nulls
     metadata request_metadata: * traced nulls
     feedback: * traced nulls unsorted

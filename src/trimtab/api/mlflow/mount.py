@@ -26,6 +26,8 @@ from trimtab.api.mlflow.artifacts import (
     upload,
     upload_to_run,
 )
+from trimtab.api.mlflow.evalsets import OPERATIONS as evalset_operations
+from trimtab.api.mlflow.evalsets import EvalSets
 from trimtab.api.mlflow.models import OPERATIONS as model_operations
 from trimtab.api.mlflow.models import Models
 from trimtab.api.mlflow.multipart import Uploads
@@ -74,6 +76,9 @@ def mount(routes: Routes, store: Store, pages: Path | None = None) -> None:
     registry = Registry(store)
     for method, path, spec, act in registry_operations:
         _add(routes, method, path, spec, partial(act, registry))
+    kept_sets = EvalSets(store)
+    for method, path, spec, hold in evalset_operations:
+        _add(routes, method, path, spec, partial(hold, kept_sets), "3.0")
     searches = Searches(store)
     for method, path, spec, find in search_operations:
         _add(routes, method, path, spec, partial(find, searches))
