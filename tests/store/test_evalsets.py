@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from trimtab.core.errors import NotFound
+from trimtab.core.nouns import Data
 from trimtab.store import evalsets, tracking
 from trimtab.store.ledger import Ledger, Tx
 
@@ -22,9 +23,9 @@ def _made(ledger: Ledger, name: str = "q", at: int = 1) -> str:
 def test_records_are_merged_by_their_inputs(ledger: Ledger) -> None:
     """The order of an input's fields does not matter; what is new is added, what is there is kept."""
     ident = _made(ledger)
-    first = [{"inputs": {"a": 1, "b": 2}, "expectations": {"x": 1}}, {"inputs": {"a": 2}, "outputs": "o"}]
+    first: list[Data] = [{"inputs": {"a": 1, "b": 2}, "expectations": {"x": 1}}, {"inputs": {"a": 2}, "outputs": "o"}]
     assert ledger.write(lambda tx: evalsets.merge_records(tx, ident, first, now_ms=2), what="test") == (2, 0)
-    second = [{"inputs": {"b": 2, "a": 1}, "expectations": {"y": 2}, "tags": {"mlflow.user": "me"}}]
+    second: list[Data] = [{"inputs": {"b": 2, "a": 1}, "expectations": {"y": 2}, "tags": {"mlflow.user": "me"}}]
     assert ledger.write(lambda tx: evalsets.merge_records(tx, ident, second, now_ms=3), what="test") == (0, 1)
     one, two = evalsets.records_of(ledger, ident)
     assert (one.expectations, one.updated_by, one.created_by) == ({"x": 1, "y": 2}, "me", None)
