@@ -20,6 +20,7 @@ from trimtab.core.nouns import Data
 
 _TIMEOUT_S = 120
 _TRIES = 5
+_PAUSE_S = 0.2
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _MOST = 1 << 28
 _PIECE = 1 << 20
@@ -69,6 +70,7 @@ class Server:
         try:
             found = json.loads(content or b"{}")
         except ValueError as error:
+            self.close()
             raise Unavailable("the answer is no JSON", where=self.where, fix="is this MLflow's address?") from error
         return found if isinstance(found, dict) else {}
 
@@ -77,15 +79,29 @@ class Server:
         """Return a local file with what is at an address, for as long as the block lasts."""
         query = urlencode(params)
         with tempfile.NamedTemporaryFile(prefix="trimtab-") as copy:
-            answer = self._asked("GET", f"{path}?{query}" if query else path, None)
+            self._download(f"{path}?{query}" if query else path, copy)
+            yield Path(copy.name)
+
+    def _download(self, path: str, copy: Any) -> None:
+        """Write all that is at an address into a file; what ends too soon is asked for again."""
+        for attempt in range(_TRIES):
+            answer = self._asked("GET", path, None)
+            copy.seek(0)
+            copy.truncate()
+            reason = "it ended too soon"
             try:
                 while piece := answer.read(_PIECE):
                     copy.write(piece)
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                raise Unavailable(f"a file came over in part only: {error}", where=f"{self.where}{path}") from error
-            copy.flush()
-            yield Path(copy.name)
+            except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+                reason = str(error)
+            else:
+                # A read of so many bytes says nothing of an end that comes before the length that was announced.
+                if not answer.length:
+                    copy.flush()
+                    return
+            self.close()
+            time.sleep(_PAUSE_S * 2**attempt)
+        raise Unavailable(f"a file came over in part only: {reason}", where=f"{self.where}{path.partition('?')[0]}")
 
     def _asked(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
         """Return an answer of status 200, asked for again while the server is busy.
@@ -111,7 +127,7 @@ class Server:
                 self.close()
                 if answer.status not in _AGAIN or last:
                     raise self._refused(answer.status, path.partition("?")[0], text)
-            time.sleep(0.2 * 2**attempt)
+            time.sleep(_PAUSE_S * 2**attempt)
         raise AssertionError
 
     def _sent(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
