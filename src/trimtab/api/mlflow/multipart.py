@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,9 @@ class Uploads:
 
     def _sweep(self) -> None:
         for old in self._folder.glob("*"):
-            if old.stat().st_mtime < wall_seconds() - _KEPT_S:
-                shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):  # somebody else was faster
+                if old.stat().st_mtime < wall_seconds() - _KEPT_S:
+                    shutil.rmtree(old, ignore_errors=True)
 
 
 def _path(folder: str, given: Data) -> str:
