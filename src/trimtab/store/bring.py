@@ -25,6 +25,7 @@ from trimtab.store.models import COLUMNS, SPACE, LoggedModel, ModelMetric, add_m
 from trimtab.store.packing import pack
 from trimtab.store.points import Point, add_points
 from trimtab.store.registry import PROMPT, TEXT, ModelVersion, RegisteredModel, need_free, need_registered
+from trimtab.store.spaces import next_version
 from trimtab.store.tracking import KIND, STATES, TrackedRun, put_params, put_tags
 
 SCHEME = "mlflow-artifacts:"
@@ -140,7 +141,8 @@ def put_model(tx: Tx, model: LoggedModel, *, metrics: Sequence[ModelMetric], fil
     tracking.get_experiment(tx, model.experiment)
     scope, by = (tx.workspace, tx.environment), f"run_{model.run_id}"
     known = bool(tx.query("SELECT 1 FROM tracked WHERE run_id=? AND workspace=?", (by, tx.workspace)))
-    asset_id, number = _next_version(tx, f"{model.experiment}/{model.name}", model.created_ms)
+    name, at = f"{model.experiment}/{model.name}", model.created_ms * 1000
+    asset_id, number = next_version(tx, SPACE, name, kind="model", at=at)
     ready = model.status == "LOGGED_MODEL_READY"
     content = {path: blob for path, blob, _ in files}
     tx.execute(
@@ -168,21 +170,6 @@ def put_model(tx: Tx, model: LoggedModel, *, metrics: Sequence[ModelMetric], fil
             facts.add_used(tx, run_id, [(model.version_id, "model")])
     put_files(tx, model.root, files, model.created_ms * 1000)
     tx.note(model.version_id, model=model.name, experiment=model.experiment, brought=True)
-
-
-def _next_version(tx: Tx, name: str, now_ms: int) -> tuple[str, int]:
-    """Return the asset that a model's name in its experiment is, made if need be, and the number that is next."""
-    rows = tx.query("SELECT id FROM asset WHERE workspace=? AND space=? AND name=?", (tx.workspace, SPACE, name))
-    if rows:
-        sql = "SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?"
-        return str(rows[0][0]), int(tx.query(sql, (rows[0][0],))[0][0])
-    asset_id = f"ast_{new_hex()}"
-    tx.execute(
-        "INSERT INTO asset(id, workspace, environment, space, name, kind, spec, created_at)"
-        " VALUES (?,?,?,?,?,'model',?,?)",
-        (asset_id, tx.workspace, tx.environment, SPACE, name, pack({}), now_ms * 1000),
-    )
-    return asset_id, 1
 
 
 def put_registered(tx: Tx, given: RegisteredModel) -> None:

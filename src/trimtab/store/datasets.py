@@ -12,6 +12,7 @@ from trimtab.core.ids import new_hex
 from trimtab.store.facts import add_used
 from trimtab.store.ledger import Reader, Tx
 from trimtab.store.packing import pack
+from trimtab.store.spaces import next_version
 from trimtab.store.tracking import get_run, need_run, parts
 
 SPACE = "data"
@@ -85,18 +86,7 @@ def _version(tx: Tx, experiment: int, data: Dataset) -> str:
     if rows:
         return str(rows[0][0])
     scope, at = (tx.workspace, tx.environment), int(wall_seconds() * 1_000_000)
-    name = f"{experiment}/{data.name}"
-    rows = tx.query("SELECT id FROM asset WHERE workspace=? AND space=? AND name=?", (tx.workspace, SPACE, name))
-    asset_id, number = (str(rows[0][0]), 0) if rows else (f"ast_{new_hex()}", 1)
-    if rows:
-        sql = "SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?"
-        number = int(tx.query(sql, (asset_id,))[0][0])
-    else:
-        tx.execute(
-            "INSERT INTO asset(id, workspace, environment, space, name, kind, spec, created_at)"
-            " VALUES (?,?,?,?,?,'source',?,?)",
-            (asset_id, *scope, SPACE, name, pack({}), at),
-        )
+    asset_id, number = next_version(tx, SPACE, f"{experiment}/{data.name}", kind="source", at=at)
     version_id = f"ver_{new_hex()}"
     tx.execute(
         "INSERT INTO version(id, workspace, environment, asset_id, number, digest, run_id, state, location, meta,"

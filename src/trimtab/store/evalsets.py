@@ -13,9 +13,9 @@ from trimtab.core.errors import BadInput, NotFound
 from trimtab.core.ids import new_hex
 from trimtab.core.nouns import Data
 from trimtab.store.ledger import Reader, Tx
-from trimtab.store.packing import pack
 from trimtab.store.page import Asked, page_of
 from trimtab.store.search import Column, Columns, Grammar, Order, Rows, kinds, parse_filter, parse_order, where_sql
+from trimtab.store.spaces import put_asset
 from trimtab.store.tracking import drop_tag, get_experiment, parts, put_tags, tags_of
 
 SPACE, USER = "evalset", "mlflow.user"
@@ -83,11 +83,7 @@ def create_evalset(tx: Tx, name: str, *, tags: Mapping[str, str], experiments: S
     """
     ident = new_hex()
     dataset_id, asset_id, scope = f"d-{ident}", f"ast_{ident}", (tx.workspace, tx.environment)
-    tx.execute(
-        "INSERT INTO asset(id, workspace, environment, space, name, kind, spec, created_at)"
-        " VALUES (?,?,?,?,?,'evalset',?,?)",
-        (asset_id, *scope, SPACE, f"{name}/{ident}", pack({}), now_ms * 1000),
-    )
+    put_asset(tx, asset_id, SPACE, f"{name}/{ident}", kind="evalset", at=now_ms * 1000)
     by = tags.get(USER)
     tx.execute(
         "INSERT INTO evalset(id, workspace, environment, dataset_id, name, digest, schema, profile, created_ms,"

@@ -15,6 +15,7 @@ from trimtab.store.facts import add_made, add_used
 from trimtab.store.ledger import Reader, Tx
 from trimtab.store.packing import pack
 from trimtab.store.points import Point
+from trimtab.store.spaces import next_version
 from trimtab.store.tracking import Stage, get_experiment, need_run, params_of, parts, put_params, put_tags, tags_of
 
 Status = Literal["LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"]
@@ -98,7 +99,7 @@ def create_model(
     ledger_run = _known_run(tx, run_id) if run_id else ""
     model_id = f"m-{new_hex()}"
     version_id, scope = version_of(model_id), (tx.workspace, tx.environment)
-    asset_id, number = _next_version(tx, f"{experiment}/{name}", now_ms)
+    asset_id, number = next_version(tx, SPACE, f"{experiment}/{name}", kind="model", at=now_ms * 1000)
     tx.execute(
         "INSERT INTO version(id, workspace, environment, asset_id, number, digest, run_id, state, location, meta,"
         " created_at) VALUES (?,?,?,?,?,'',?,'candidate',?,?,?)",
@@ -126,20 +127,6 @@ def _known_run(tx: Tx, run_id: str) -> str:
         return need_run(tx, run_id)
     except NotFound:
         return ""
-
-
-def _next_version(tx: Tx, name: str, now_ms: int) -> tuple[str, int]:
-    rows = tx.query("SELECT id FROM asset WHERE workspace=? AND space=? AND name=?", (tx.workspace, SPACE, name))
-    if rows:
-        sql = "SELECT coalesce(max(number), 0) + 1 FROM version WHERE asset_id=?"
-        return rows[0][0], int(tx.query(sql, (rows[0][0],))[0][0])
-    asset_id = f"ast_{new_hex()}"
-    tx.execute(
-        "INSERT INTO asset(id, workspace, environment, space, name, kind, spec, created_at)"
-        " VALUES (?,?,?,?,?,'model',?,?)",
-        (asset_id, tx.workspace, tx.environment, SPACE, name, pack({}), now_ms * 1000),
-    )
-    return asset_id, 1
 
 
 def get_model(reader: Reader, model_id: str, *, deleted: bool = False) -> LoggedModel:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtab.store.engine import Value
 from trimtab.store.ledger import Reader
+from trimtab.store.page import Asked, page_of
 from trimtab.store.registry import (
     MODEL_COLUMNS,
     MODELS,
@@ -27,12 +28,8 @@ from trimtab.store.search import (
     Grammar,
     Order,
     Rows,
-    Token,
-    after_sql,
-    order_sql,
     parse_filter,
     parse_order,
-    query_digest,
     where_sql,
 )
 
@@ -106,19 +103,15 @@ def _page(
     most: int,
     token: str,
 ) -> tuple[list[tuple[Any, ...]], str]:
-    where, params = _where(parse_filter(filter, grammar), columns)
-    sorting = order_sql(parse_order(order, grammar), columns)
-    digest = query_digest(columns.id, reader.workspace, filter, list(order))
-    after, more = after_sql(sorting, Token.decode(token, digest)) if token else ("1=1", list[Value]())
-    sql = (
-        f"SELECT * FROM ({select.format(sorting=sorting.select)} AND {where}) AS found"
-        f" WHERE {after} ORDER BY {sorting.order} LIMIT ?"
+    asked = Asked(
+        select=select,
+        scope=[reader.workspace],
+        columns=columns,
+        where=_where(parse_filter(filter, grammar), columns),
+        orders=parse_order(order, grammar),
+        query=(columns.id, filter, list(order)),
     )
-    rows = reader.query(sql, [*sorting.params, reader.workspace, *params, *more, most + 1])
-    page = rows[:most]
-    sorted_by = len(sorting.terms)
-    following = Token(tuple(page[-1][-sorted_by:]), digest).encode() if len(rows) > most and page else ""
-    return page, following
+    return page_of(reader, asked, most=most, token=token)
 
 
 def _where(comparisons: Sequence[Comparison], columns: Columns) -> tuple[str, list[Value]]:

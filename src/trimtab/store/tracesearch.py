@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from trimtab.core.errors import BadInput
 from trimtab.store.engine import Value
 from trimtab.store.ledger import Reader
+from trimtab.store.page import Asked, marks, page_of
 from trimtab.store.search import (
     TRACES,
     Column,
@@ -17,12 +18,8 @@ from trimtab.store.search import (
     Comparison,
     Order,
     Rows,
-    Token,
-    after_sql,
-    order_sql,
     parse_filter,
     parse_order,
-    query_digest,
     where_sql,
 )
 from trimtab.store.traces import NAME_TAG, RUN, TRACE_COLUMNS, Trace, traces_of
@@ -108,21 +105,21 @@ def search_traces(
     Raises:
         BadInput: filter, order or token cannot be read.
     """
-    where, params = filter_sql(filter)
-    sorting = order_sql([_ordered(one) for one in parse_order(order, TRACES)], _COLUMNS)
-    digest = query_digest(reader.workspace, sorted(experiments), filter, list(order))
-    after, more = after_sql(sorting, Token.decode(token, digest)) if token else ("1=1", list[Value]())
+    where, orders = filter_sql(filter), [_ordered(one) for one in parse_order(order, TRACES)]
     if not experiments:
         return [], ""
-    sql = (
-        f"SELECT * FROM (SELECT {TRACE_COLUMNS}, {sorting.select} FROM trace t WHERE t.workspace=?"
-        f" AND t.experiment IN ({','.join('?' * len(experiments))}) AND {where}) AS found"
-        f" WHERE {after} ORDER BY {sorting.order} LIMIT ?"
+    numbers = sorted(set(experiments))
+    asked = Asked(
+        select=f"SELECT {TRACE_COLUMNS}, {{sorting}} FROM trace t WHERE t.workspace=?"
+        f" AND t.experiment IN ({marks(numbers)})",
+        scope=[reader.workspace, *numbers],
+        columns=_COLUMNS,
+        where=where,
+        orders=orders,
+        query=("traces", numbers, filter, list(order)),
     )
-    rows = reader.query(sql, [*sorting.params, reader.workspace, *experiments, *params, *more, most + 1])
-    page = rows[:most]
-    following = Token(tuple(page[-1][10:]), digest).encode() if len(rows) > most and page else ""
-    return traces_of(reader, page), following
+    rows, following = page_of(reader, asked, most=most, token=token)
+    return traces_of(reader, rows), following
 
 
 def count_traces(reader: Reader, experiments: Sequence[int], filters: Sequence[str]) -> int:
