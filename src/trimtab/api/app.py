@@ -14,7 +14,7 @@ from trimtab.api.delivery import Deliveries
 from trimtab.api.errors import answer_for
 from trimtab.api.metrics import Counts, render
 from trimtab.api.mlflow.mount import mount
-from trimtab.api.mlflow.server import unknown
+from trimtab.api.mlflow.server import refused
 from trimtab.api.mlflow.wire import number
 from trimtab.api.routes import Routes
 from trimtab.automate.jobs import Jobs
@@ -281,9 +281,9 @@ def make_app(control: Control) -> Any:
 
     def told(request: Any, error: Exception) -> Any:
         status, body = answer_for(error, f"{request.method} {request.url.path}")
-        if status in (404, 405) and not isinstance(error, TrimtabError):
-            missing = unknown(request.method, request.url.path)
-            status, body = (status, body) if missing is None else (404, missing)
+        if not isinstance(error, TrimtabError):
+            other = refused(request.method, request.url.path, status, body["error"]["message"])
+            status, body = other or (status, body)
         return litestar.Response(body, status_code=status)
 
     def started() -> None:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from trimtab.cli.output import Dir, Json, emit, table
+from trimtab.cli.server import project_here
 from trimtab.core.errors import NotFound
-from trimtab.pipeline.project import Project, find_project
+from trimtab.pipeline.project import Project
 from trimtab.store.catalogue import open_ledger
 from trimtab.store.layout import Home
 from trimtab.store.ledgercheck import Report, as_data, check_ledger
@@ -93,7 +94,7 @@ def _opened(store: Path | None, ledger: str, *, new: bool = False) -> Iterator[S
     Raises:
         NotFound: there is no store, or no ledger in it, and ``new`` ones are not wanted.
     """
-    project = _project()
+    project = project_here()
     root = store or (project.store if project else Path.cwd() / ".trimtab")
     if not (new or root.is_dir()):
         raise NotFound(f"there is no store at {root}", where="--dir", fix="name its folder with --dir")
@@ -105,13 +106,6 @@ def _opened(store: Path | None, ledger: str, *, new: bool = False) -> Iterator[S
     roots, _ = choose(home, known.artifacts if known else "", known.options if known else {})
     with Store(home, open_ledger(location, actor="ledger"), roots) as opened:
         yield opened
-
-
-def _project() -> Project | None:
-    try:
-        return find_project(Path.cwd())
-    except NotFound:
-        return None
 
 
 def _location(home: Home, project: Project | None) -> str:

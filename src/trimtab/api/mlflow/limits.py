@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from trimtab.api.mlflow.wire import MlflowError, invalid
@@ -91,8 +92,7 @@ def check_unique(names: Sequence[str]) -> None:
     Raises:
         MlflowError: one does.
     """
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise MlflowError(
             f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request contains only one"

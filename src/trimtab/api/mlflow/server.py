@@ -60,11 +60,14 @@ def no_gateway(given: Data) -> Data:
     return {"endpoints": []}
 
 
-def unknown(method: str, path: str) -> Data | None:
-    """Return the answer for an address that is not there, in MLflow's form if it is one of those that look so.
+def refused(method: str, path: str, status: int, message: str) -> tuple[int, Data] | None:
+    """Return what the framework refuses in MLflow's form, if the address is one of those that look so.
 
-    It is an error that clients do not try again.
+    An address that is not there is an error that clients do not try again.
     """
     if _OURS.fullmatch(path) is None:
         return None
-    return {"error_code": "ENDPOINT_NOT_FOUND", "message": f"{method} {path[:300]} is not an operation of this server"}
+    if status in (404, 405):
+        text = f"{method} {path[:300]} is not an operation of this server"
+        return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": text}
+    return status, {"error_code": "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR", "message": message}
