@@ -17,13 +17,14 @@ from pathlib import Path
 import msgspec
 
 from trimtab.cli.server import token_of
-from trimtab.core.clock import wall_seconds
-from trimtab.core.errors import NotFound, Unavailable
+from trimtab.core.clock import monotonic
+from trimtab.core.errors import Conflict, NotFound, Unavailable
 from trimtab.core.ids import new_id
 from trimtab.core.nouns import Data, Run, RunState
 from trimtab.core.optional import have
 from trimtab.pipeline.runtime import actor
 from trimtab.pipeline.scripts import code_of, runtime_of
+from trimtab.serve.child import command
 from trimtab.serve.wire import fetch
 from trimtab.store import facts, leases
 from trimtab.store.ledger import Tx
@@ -31,6 +32,7 @@ from trimtab.store.store import Store, open_store
 
 KIND = "script"
 _PATIENCE_S, _BEAT_S = 30.0, 10.0
+_STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)}
 _AROUND = """
 import os, runpy, sys
 import mlflow
@@ -74,7 +76,9 @@ def run_script(words: Sequence[str], *, root: Path, environment: str, by: str = 
     with contextlib.closing(open_store(root, environment=environment, actor=by or actor())) as store:
         with _server(store) as url, _recorded(store, script, words) as run_id:
             env = {**os.environ, **_settings(store, url, run_id, script)}
-            code = subprocess.run([sys.executable, "-c", _AROUND, *words], env=env, check=False).returncode
+            argv = command([sys.executable, "-c", _AROUND, *words])
+            code = subprocess.run(argv, env=env, check=False).returncode
+            code = code if code >= 0 else 128 - code  # as shells tell of a signal
             _end(store, run_id, code)
         found = facts.get_run(store.ledger, run_id)
         children = [child.id for child in facts.list_runs(store.ledger, parent=run_id)]
@@ -111,21 +115,25 @@ def _recorded(store: Store, script: Path, words: Sequence[str]) -> Iterator[str]
 
     def beat() -> None:
         while not ended.wait(_BEAT_S):
-            leases.beat(store.ledger, [run.id])
+            with contextlib.suppress(Unavailable):  # the next beat may get through
+                leases.beat(store.ledger, [run.id])
 
     threading.Thread(target=beat, name="beat", daemon=True).start()
     try:
         yield run.id
-    except BaseException:
-        _end(store, run.id, 1)
+    except BaseException as error:
+        _end(store, run.id, 130 if isinstance(error, KeyboardInterrupt) else 1)
         raise
     finally:
         ended.set()
 
 
 def _end(store: Store, run_id: str, code: int) -> None:
-    """End the run as the script ended."""
-    state: RunState = "done" if code == 0 else "cancelled" if code < 0 or code == 130 else "failed"
+    """End the run as the script ended, unless it has ended already."""
+    found = facts.get_run(store.ledger, run_id)
+    if found is None or found.state != "running":
+        return
+    state: RunState = "done" if code == 0 else "cancelled" if code in _STOPPED else "failed"
     error = {} if code == 0 else {"message": f"the script ended with {code}", "where": "", "fix": "see what it printed"}
     store.ledger.write(
         lambda tx: facts.finish_run(tx, run_id, state=state, ended_at=store.now(), error=error, facts={"code": code}),
@@ -147,7 +155,7 @@ def _server(store: Store) -> Iterator[str]:
         str(port),
     ]  # fmt: skip
     with log.open("wb") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=out, cwd=store.home.root, start_new_session=True)
+        process = subprocess.Popen(command(argv), stdout=out, stderr=out, cwd=store.home.root, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, log)
@@ -161,8 +169,8 @@ def _server(store: Store) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = wall_seconds() + _PATIENCE_S
-    while wall_seconds() < deadline and process.poll() is None:
+    deadline = monotonic() + _PATIENCE_S
+    while monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(Unavailable):
             if fetch(f"{url}/health", timeout=1.0).status == 200:
                 return
@@ -178,8 +186,14 @@ def _running(store: Store) -> str:
             return ""
         except BlockingIOError:
             told: Data = msgspec.json.decode((store.home.run / "up.json").read_bytes())
-    host = "[::1]" if told["host"] in ("::1", "::") else "127.0.0.1"
-    return f"http://{host}:{told['port']}"
+    if told["environment"] != store.environment:
+        raise Conflict(
+            f"`trimtab up` runs on this store for the environment {told['environment']!r}",
+            where=str(store.home.root),
+            fix=f"use --env {told['environment']}, or stop it",
+        )
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(told["host"]), str(told["host"]))  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{told['port']}"
 
 
 def _free_port() -> int:

@@ -7,6 +7,7 @@ import platform
 import pwd
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab.core.digest import digest, digest_file
@@ -54,23 +55,50 @@ def run_code(project: Project, manifest: Manifest, store: Store) -> Data:
     """Return what identifies the project's code: always the snapshot, and what git knows.
 
     Returns:
-        ``{snapshot, manifest}``, and within a git checkout ``commit``, ``branch``, ``dirty`` and, if dirty, ``diff``:
-        the digest of the blob that holds the difference to the commit. ``dirty`` counts untracked files below
-        the project folder, which ``diff`` does not hold; the snapshot has those that are code.
+        ``{snapshot, manifest}``, and what ``git_code`` gives for the project folder without its store and artifacts.
+        ``dirty`` counts untracked files, which ``diff`` does not hold; the snapshot has those that are code.
     """
+    kept = [project.store, *([Path(project.artifacts)] if project.artifacts and "://" not in project.artifacts else [])]
     code: Data = {"snapshot": manifest.snapshot_digest, "manifest": manifest.digest}
-    status = _git(project, "status", "--porcelain=v2", "--branch", *_paths(project))
+    return code | git_code(project.root, store, without=kept)
+
+
+def git_code(root: Path, store: Store, *, without: Sequence[Path] = ()) -> Data:
+    """Return what git knows of a folder; nothing outside of a checkout.
+
+    Args:
+        root: the folder.
+        store: keeps the difference to the commit.
+        without: paths that do not count.
+
+    Returns:
+        ``{repo, commit, branch, dirty}`` and, if dirty, ``diff``: the digest of the blob that holds the difference to
+        the commit. ``repo`` is the address of the remote without a password, empty if there is none.
+    """
+    inside = [path.relative_to(root) for path in without if path.is_relative_to(root)]
+    paths = ["--", ".", *(f":(exclude){path}" for path in inside)]
+    status = _git(root, "status", "--porcelain=v2", "--branch", *paths)
     if status is None:
-        return code
+        return {}
     head, dirty = _read_status(status.decode("utf-8", "replace"))
     if not head.get("oid") or head["oid"] == "(initial)":
-        return {**code, "branch": head.get("head", ""), "dirty": True}
-    code |= {"commit": head["oid"], "branch": head.get("head", ""), "dirty": dirty}
+        return {"branch": head.get("head", ""), "dirty": True}
+    remote = (_git(root, "remote", "get-url", head.get("upstream", "origin").partition("/")[0]) or b"").decode().strip()
+    code: Data = {"repo": _plain_url(remote), "commit": head["oid"], "branch": head.get("head", ""), "dirty": dirty}
     if dirty:
-        diff = _git(project, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD", *_paths(project))
+        diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD", *paths)
         if diff:
             code["diff"] = store.blobs.put(diff)
     return code
+
+
+def _plain_url(url: str) -> str:
+    """Return a remote's address without what may be a secret."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url  # a path, or user@host:path, which has no place for a password
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def actor() -> str:
@@ -79,13 +107,6 @@ def actor() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def _paths(project: Project) -> list[str]:
-    """Return the paths that count: the project folder without its store and artifacts."""
-    kept = [project.store, *([Path(project.artifacts)] if project.artifacts and "://" not in project.artifacts else [])]
-    inside = [path.relative_to(project.root) for path in kept if path.is_relative_to(project.root)]
-    return ["--", ".", *(f":(exclude){path}" for path in inside)]
 
 
 def _read_status(text: str) -> tuple[dict[str, str], bool]:
@@ -100,12 +121,12 @@ def _read_status(text: str) -> tuple[dict[str, str], bool]:
     return head, dirty
 
 
-def _git(project: Project, *args: str) -> bytes | None:
+def _git(root: Path, *args: str) -> bytes | None:
     """Return what git says, or None without git, a checkout or a timely answer."""
     try:
         done = subprocess.run(
             ["git", *args],  # noqa: S607 - the user's own git, wherever it is installed
-            cwd=project.root,
+            cwd=root,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
             capture_output=True,
             timeout=_TIMEOUT_S,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from trimtab.core.digest import digest
 from trimtab.core.nouns import Data
-from trimtab.pipeline.runtime import installed
+from trimtab.pipeline.runtime import git_code, installed
 from trimtab.store.store import Store
 
-_MOST = 2000
+MOST = 2000
 _PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "mlruns"})
 
 
@@ -22,17 +22,20 @@ def code_of(script: Path, store: Store) -> Data:
         store: keeps the contents.
 
     Returns:
-        ``{"script", "files", "snapshot"}``: ``files`` maps a path to the digest of the blob with its content, and
-        ``snapshot`` is the digest of all of them.
+        ``{"script", "files", "complete", "snapshot"}`` and what git knows: ``files`` maps a path to the digest of the
+        blob with its content, ``snapshot`` is the digest of all of them, and ``complete`` is false where there are
+        more than ``MOST`` files, of which the others are not kept.
     """
     root = script.resolve().parent
-    files = {path.relative_to(root).as_posix(): store.blobs.put_file(path) for path in _files(root, script.resolve())}
-    return {"script": script.name, "files": files, "snapshot": digest(files)}
+    found = _files(root, script.resolve())
+    files = {path.relative_to(root).as_posix(): store.blobs.put_file(path) for path in found[:MOST]}
+    code: Data = {"script": script.name, "files": files, "complete": len(found) <= MOST, "snapshot": digest(files)}
+    return code | git_code(root, store, without=[store.home.root])
 
 
 def _files(root: Path, script: Path) -> list[Path]:
     found, folders = [script], [root]
-    while folders and len(found) < _MOST:
+    while folders and len(found) <= MOST:
         for path in sorted(folders.pop().iterdir()):
             if path.is_symlink() or path.name.startswith(".") or path.name in _PASSED_OVER:
                 continue
@@ -40,7 +43,7 @@ def _files(root: Path, script: Path) -> list[Path]:
                 folders.append(path)
             elif path.suffix == ".py" and path != script and path.is_file():
                 found.append(path)
-    return found[:_MOST]
+    return found
 
 
 def runtime_of(store: Store) -> Data:

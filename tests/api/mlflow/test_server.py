@@ -51,6 +51,13 @@ def test_addresses_that_are_not_there(api: Any, method: str, path: str) -> None:
     assert answer.status_code == 404 and answer.json()["error_code"] == "ENDPOINT_NOT_FOUND"
 
 
+def test_what_is_too_large_is_told_in_the_same_form(api: Any) -> None:
+    """Clients read error_code and message of every answer of these addresses."""
+    answer = api.post("/api/2.0/mlflow/runs/log-batch", content=b"x" * 3_000_000)
+    assert answer.status_code == 413 and answer.json()["error_code"] == "BAD_REQUEST"
+    assert api.post("/clock", content=b"x" * 3_000_000).json()["error"]["type"] == "BadInput"
+
+
 def test_other_addresses_keep_their_form(api: Any) -> None:
     """What was never MLflow's tells its errors as the native API does."""
     assert api.get("/api/v1/nothing").json()["error"]["type"] == "NotFound"
