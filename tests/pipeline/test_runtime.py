@@ -42,11 +42,30 @@ def test_git_is_recorded(folder: Folder) -> None:
     _git(folder.root, "commit", "-q", "-m", "first")
     code = run_code(folder.project, manifest, folder.store)
     assert code["commit"] == _git(folder.root, "rev-parse", "HEAD")
-    assert code["branch"] == "main" and code["dirty"] is False and "diff" not in code
+    assert code["branch"] == "main" and code["dirty"] is False and "diff" not in code and code["repo"] == ""
     folder.edit("helpers.py", "2 * x", "3 * x")
     code = run_code(folder.project, folder.manifest(), folder.store)
     assert code["dirty"] is True
     assert b"+    return 3 * x" in folder.store.blobs.get(code["diff"])
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://me:secret@git.example/team/project.git", "https://git.example/team/project.git"),
+        ("https://secret@git.example/project?token=secret", "https://git.example/project"),
+        ("git@git.example:team/project.git", "git@git.example:team/project.git"),
+        ("../elsewhere", "../elsewhere"),
+    ],
+)
+def test_the_repository_is_recorded_without_secrets(folder: Folder, url: str, kept: str) -> None:
+    """The remote's address says where the code came from and gives no password away."""
+    _git(folder.root, "init", "-q", "-b", "main")
+    _git(folder.root, "remote", "add", "origin", url)
+    _git(folder.root, "add", "*.py")
+    _git(folder.root, "commit", "-q", "-m", "first")
+    code = run_code(folder.project, folder.manifest(), folder.store)
+    assert code["repo"] == kept and "secret" not in str(code)
 
 
 def test_git_that_is_not_there(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,19 +7,9 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
-from mlflow.exceptions import MlflowException
+from refusals import refused
 
 client = MlflowClient()
-
-
-def refused(code, act, *words, **named):
-    """Say that something must be refused with a code."""
-    try:
-        act(*words, **named)
-    except MlflowException as error:
-        assert error.error_code == code, (error.error_code, error.message)
-        return error.message
-    raise AssertionError(f"{act} was not refused")
 
 
 # A model that a run logs, with a file, becomes a version of a name.

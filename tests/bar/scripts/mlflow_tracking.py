@@ -16,19 +16,9 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
-from mlflow.exceptions import MlflowException
+from refusals import refused
 
 client = MlflowClient()
-
-
-def refused(code, act, *words, **named):
-    """Say that something must be refused with a code."""
-    try:
-        act(*words, **named)
-    except MlflowException as error:
-        assert error.error_code == code, (error.error_code, error.message)
-        return error.message
-    raise AssertionError(f"{act} was not refused")
 
 
 # Experiments: names, tags, pages, stages.

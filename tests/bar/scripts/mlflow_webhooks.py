@@ -6,20 +6,10 @@ import sys
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.webhook import VALID_ENTITY_ACTIONS, WebhookEvent, WebhookStatus
-from mlflow.exceptions import MlflowException
+from refusals import refused
 
 _, _, target, secret = sys.argv
 client = MlflowClient()
-
-
-def refused(code, act, *words, **named):
-    """Say that something must be refused with a code."""
-    try:
-        act(*words, **named)
-    except MlflowException as error:
-        assert error.error_code == code, (error.error_code, error.message)
-        return error.message
-    raise AssertionError(f"{act} was not refused")
 
 
 # Kept, read, listed, changed.
