@@ -31,9 +31,7 @@ def _send(api: Any, begun: dict[str, Any], contents: list[bytes]) -> list[dict[s
     return told
 
 
-def _end(
-    api: Any, folder: str, name: str, begun: dict[str, Any], parts: list[dict[str, Any]], act: str = "complete"
-) -> Any:
+def _end(api: Any, folder: str, name: str, begun: dict[str, Any], parts: list[Any], act: str = "complete") -> Any:
     given = {"path": name, "upload_id": begun["upload_id"], "parts": parts}
     return api.post(f"{MPU}/{act}/{folder}", json=given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -56,6 +57,16 @@ def test_what_is_too_large_is_told_in_the_same_form(api: Any) -> None:
     answer = api.post("/api/2.0/mlflow/runs/log-batch", content=b"x" * 3_000_000)
     assert answer.status_code == 413 and answer.json()["error_code"] == "BAD_REQUEST"
     assert api.post("/clock", content=b"x" * 3_000_000).json()["error"]["type"] == "BadInput"
+
+
+def test_what_may_be_long(api: Any) -> None:
+    """A profile of data and the records of a dataset are taken up to sixteen megabytes."""
+    data = {"name": "d", "digest": "x", "source_type": "local", "source": "s", "profile": "p" * 9_000_000}
+    send(api, "POST", "runs/log-inputs", run_id=start(api), datasets=[{"dataset": data}])
+    made = api.post("/api/3.0/mlflow/datasets/create", json={"name": "long"}).json()["dataset"]["dataset_id"]
+    records = json.dumps([{"inputs": {"q": f"{place} {'x' * 900_000}"}} for place in range(8)])
+    answer = api.post(f"/api/3.0/mlflow/datasets/{made}/records", json={"records": records})
+    assert answer.json() == {"inserted_count": 8, "updated_count": 0}
 
 
 def test_other_addresses_keep_their_form(api: Any) -> None:

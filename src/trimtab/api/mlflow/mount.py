@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -57,6 +57,10 @@ VERSION = "3.12.0"
 _PREFIXES = ("/api", "/ajax-api")
 _LIMIT = 2 * limits.MOST_BYTES
 _LARGEST = 1 << 40
+_LARGE = 1 << 24
+_LONG = frozenset({"runs/log-inputs", "datasets/{dataset_id:str}/records"})
+"""What may be long by right: profiles of data, and all records of a dataset at once."""
+T = TypeVar("T")
 _READING = frozenset(
     {"search", "get", "get-by-name", "get-history", "get-latest-versions"}
     | {"batchGetInfos", "calculate-filter-correlation", "metrics", "search-datasets"}
@@ -65,29 +69,19 @@ _READING = frozenset(
 
 def mount(routes: Routes, store: Store, pages: Path | None = None) -> None:
     """Register the MLflow API, and MLflow's own pages from a folder if there is one (``find_pages``)."""
-    tracking = Tracking(store)
+    tracking, kept = Tracking(store), Artifacts(store)
+    registry, searches = Registry(store), Searches(store)
     tracking.ensure_default()
-    kept = Artifacts(store)
-    for method, path, spec, handler in tracking_operations:
-        _add(routes, method, path, spec, partial(handler, tracking))
-    models = Models(store, kept)
-    for method, path, spec, work in model_operations:
-        _add(routes, method, path, spec, partial(work, models))
-    registry = Registry(store)
-    for method, path, spec, act in registry_operations:
-        _add(routes, method, path, spec, partial(act, registry))
-    kept_sets = EvalSets(store)
-    for method, path, spec, hold in evalset_operations:
-        _add(routes, method, path, spec, partial(hold, kept_sets), "3.0")
-    searches = Searches(store)
-    for method, path, spec, find in search_operations:
-        _add(routes, method, path, spec, partial(find, searches))
-    hooks = Webhooks(store)
-    for method, path, spec, hear in webhook_operations:
-        _add(routes, method, path, spec, partial(hear, hooks))
+    _add(routes, tracking_operations, tracking)
+    _add(routes, model_operations, Models(store, kept))
+    _add(routes, registry_operations, registry)
+    _add(routes, search_operations, searches)
+    _add(routes, webhook_operations, Webhooks(store))
+    _add(routes, evalset_operations, EvalSets(store), "3.0")
     _mount_traces(routes, store, kept)
     _mount_artifacts(routes, kept, Uploads(store.home.root / "uploads", kept))
-    _add(routes, "GET", "server-info", {}, info, "3.0")
+    for prefix in _PREFIXES:
+        routes.add("GET", f"{prefix}/3.0/mlflow/server-info", info, permission="read", wire=partial(_json, {}))
     asked = graphql(tracking, searches, registry)
     routes.add("POST", "/graphql", asked, permission="read", limit=_LIMIT, wire=partial(_json, ASKED))
     routes.add(
@@ -101,25 +95,29 @@ def mount(routes: Routes, store: Store, pages: Path | None = None) -> None:
 
 
 def _add(
-    routes: Routes, method: str, path: str, spec: Spec, handler: Callable[[Data], Data], version: str = "2.0"
+    routes: Routes,
+    operations: Sequence[tuple[str, str, Spec, Callable[[T, Data], Data]]],
+    subject: T,
+    version: str = "2.0",
 ) -> None:
-    reads = method == "GET" or path.rpartition("/")[2] in _READING
-    for prefix in _PREFIXES:
-        routes.add(
-            method,
-            f"{prefix}/{version}/mlflow/{path}",
-            handler,
-            permission="read" if reads else "track",
-            limit=_LIMIT,
-            wire=partial(_json, spec),
-        )
+    """Register operations, each given what it acts on, below both of the prefixes that clients and pages use."""
+    for method, path, spec, act in operations:
+        reads = method == "GET" or path.rpartition("/")[2] in _READING
+        for prefix in _PREFIXES:
+            routes.add(
+                method,
+                f"{prefix}/{version}/mlflow/{path}",
+                partial(act, subject),
+                permission="read" if reads else "track",
+                limit=_LARGE if path in _LONG else _LIMIT,
+                wire=partial(_json, spec),
+            )
 
 
 def _mount_traces(routes: Routes, store: Store, kept: Artifacts) -> None:
     traces = Traces(store, kept)
     for version, operations in (("2.0", old_trace_operations), ("3.0", trace_operations)):
-        for method, path, spec, work in operations:
-            _add(routes, method, path, spec, partial(work, traces), version)
+        _add(routes, operations, traces, version)
         for prefix in _PREFIXES:
             path = f"{prefix}/{version}/mlflow/get-trace-artifact"
             routes.add("GET", path, traces.spans_file, permission="read", wire=trace_artifact(traces))
