@@ -65,7 +65,8 @@ def test_what_is_missing_is_refused(api: Any) -> None:
     begun = _begin(api, "0/r", "f", 2)
     parts = _send(api, {"credentials": begun["credentials"][:1]}, [b"one"])
     never = {"part_number": 2, "etag": '"x"', "url": ""}
-    for given in (parts, [never, *parts], [*parts, never], [{}, {}], ["a", "b"], []):
+    wrong: list[list[Any]] = [parts, [never, *parts], [*parts, never], [{}, {}], ["a", "b"], []]
+    for given in wrong:
         assert _end(api, "0/r", "f", begun, given).status_code == 400
     assert api.get(f"{WHOLE}/0/r/f").status_code == 404
 
